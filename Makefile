@@ -1,0 +1,105 @@
+# Everything a newcomer or a CI job runs.  `make` lists it.
+#
+# The first run makes .venv and installs there; later runs reuse it and install only when what is
+# compiled or required has changed.  Python files are used from this checkout, so edits need no install.
+
+PYTHON ?= python3
+# A plain install brings CUDA builds (gigabytes) on Linux.  Without a GPU, this avoids them:
+#   make TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu" demo
+TORCH ?= torch==2.13.0
+# Test processes (0: none, in this process), and further arguments, as in: make test ARGS="-k beam"
+WORKERS ?= auto
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH_STAMP := $(VENV)/.torch-$(shell printf '%s' "$(TORCH)" | cksum | cut -d' ' -f1)
+COMPILED := pyproject.toml setup.py CMakeLists.txt jowa/__init__.py $(wildcard csrc/* csrc/cuda/*)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types contracts check sanitize dist clean distclean install install-dev
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: install  ## train a small agent on this machine and watch it play (set-up included)
+	$(BIN)/python -m jowa.train
+
+# One thread a process: several processes that each use every core slow one another down.
+test: install-dev  ## the tests; no GPU needed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal --durations 10 $(ARGS)
+
+lint: install-dev  ## ruff: mistakes and layout
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install-dev  ## let ruff rewrite what lint would refuse, as far as it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: install-dev  ## mypy, strict
+	$(BIN)/mypy
+
+contracts: install-dev  ## import-linter: data flows one way
+	$(BIN)/lint-imports
+
+check: install-dev  ## lint, types, contracts, test: what CI runs; says where the time went
+	@report=""; for step in lint types contracts test; do \
+	  echo "== $$step"; start=$$(date +%s); \
+	  $(MAKE) --no-print-directory $$step || { echo "== $$step failed"; exit 1; }; \
+	  report="$$report $$step $$(( $$(date +%s) - start )) s;"; \
+	done; echo "== all passed:$$report"
+
+# The module is built into a copy of the package, which stands before the installed one on the path.
+sanitize: install-dev  ## the native core's tests under the address and undefined-behaviour sanitizers
+	rm -rf build/sanitize/site && mkdir -p build/sanitize/site && cp -RL jowa build/sanitize/site/jowa
+	rm -f build/sanitize/site/jowa/_native*.so
+	$(PIP) install --quiet pybind11 cmake ninja
+	$(BIN)/cmake -S . -B build/sanitize/native -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+	  -DJOWA_SANITIZE=ON -DPython_EXECUTABLE=$(abspath $(BIN))/python \
+	  -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" \
+	  -DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(abspath build/sanitize/site/jowa)
+	$(BIN)/cmake --build build/sanitize/native
+	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(abspath build/sanitize/site) PYTHONSAFEPATH=1 \
+	  $(BIN)/python -m pytest tests/csrc -p no:cacheprovider $(ARGS)
+
+dist: install-dev  ## an sdist, and from it a wheel, in dist/
+	rm -rf build/lib* build/bdist* dist
+	$(BIN)/python -m build
+
+clean:  ## remove what was built and the caches; keeps .venv, data and runs
+	rm -rf build dist *.egg-info jowa/_native*.so .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -f $(VENV)/.installed $(VENV)/.installed-dev
+
+distclean: clean  ## clean, and .venv too
+	rm -rf $(VENV)
+
+install:
+	@if $(MAKE) --question $(VENV)/.installed; \
+	then echo "reusing $(VENV) ($$($(BIN)/python -V))"; else $(MAKE) --no-print-directory $(VENV)/.installed; fi
+
+install-dev:
+	@if $(MAKE) --question $(VENV)/.installed-dev; \
+	then echo "reusing $(VENV) ($$($(BIN)/python -V))"; else $(MAKE) --no-print-directory $(VENV)/.installed-dev; fi
+
+$(VENV)/.installed: $(TORCH_STAMP) $(COMPILED)
+	$(PIP) install -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(TORCH_STAMP) $(COMPILED)
+	$(PIP) install -e '.[dev]'
+	@touch $(VENV)/.installed $@
+
+$(TORCH_STAMP): | $(BIN)/python
+	@rm -f $(VENV)/.torch-*
+	$(PIP) install $(TORCH)
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $(PYTHON) is missing or older than 3.11; name a newer one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "error: $(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }

@@ -1,0 +1,213 @@
+"""Frames in, actions out: memory, tokenizer, planner, and the folder that an agent is kept in.
+
+An agent folder holds ``tokenizer.safetensors``, ``model.safetensors`` and ``config.json``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from jowa.config import TOKENS_PER_FRAME, ModelConfig, TokenizerConfig, config_from_dict
+from jowa.devices import choose_device, choose_precision
+from jowa.errors import CheckpointError, UsageError
+from jowa.files import atomic_write, atomic_write_text
+from jowa.games import BORROWED_TASK, get_game
+from jowa.model import WorldActionModel
+from jowa.model.published_names import check_names
+from jowa.planner import BeamPlanner, Context, Plan, PlannerConfig
+from jowa.tokenizer import Tokenizer
+
+FORMAT = 1
+"""Version of the agent folder."""
+
+
+class Agent:
+    """A tokenizer and a world-action model in evaluation mode, with the task ids they were trained under."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        model: WorldActionModel,
+        tasks: Mapping[str, int] | None = None,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        """``tasks``: game name to task id, for the games trained on; ``autocast``: dtype of the computation."""
+        self.tokenizer = tokenizer.eval().requires_grad_(False)
+        self.model = model.eval().requires_grad_(False)
+        self.tasks = dict(tasks or {})
+        self.autocast = autocast
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.model.position_embedding.weight.device
+
+    def task_id(self, game: str) -> int:
+        """The task id that ``game`` was trained under; failing that the paper's borrowed one, or its own."""
+        known = get_game(game)
+        if game in self.tasks:
+            return self.tasks[game]
+        return get_game(BORROWED_TASK.get(game, known.name)).task_id
+
+    def save(self, folder: Path) -> None:
+        """Write the agent folder; each file atomically, ``config.json`` last."""
+        from safetensors.torch import save_file
+
+        for name, module in (("tokenizer", self.tokenizer), ("model", self.model)):
+            tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+            atomic_write(folder / f"{name}.safetensors", lambda path, tensors=tensors: save_file(tensors, path))
+        config = {
+            "format": FORMAT,
+            "tokenizer": dataclasses.asdict(self.tokenizer.config),
+            "model": dataclasses.asdict(self.model.config),
+            "tasks": self.tasks,
+        }
+        atomic_write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path | str, device: str = "auto", precision: str = "auto") -> Agent:
+        """Read an agent folder onto ``device`` (``auto``, ``cpu``, ``cuda``, ``cuda:N``).
+
+        ``precision``: ``float32``, ``bfloat16``, or ``auto`` (bfloat16 on a GPU).  Raises
+        :class:`CheckpointError` when a file is missing, damaged or of other sizes than ``config.json`` says.
+        """
+        folder = Path(folder)
+        config = _read_config(folder)
+        place = choose_device(device)
+        where = str(folder / "config.json")
+        tokenizer = Tokenizer(config_from_dict(TokenizerConfig, config["tokenizer"], where))
+        model = WorldActionModel(config_from_dict(ModelConfig, config["model"], where))
+        _load_weights(tokenizer, folder / "tokenizer.safetensors")
+        _load_weights(model, folder / "model.safetensors")
+        return cls(tokenizer.to(place), model.to(place), config["tasks"], choose_precision(precision, place))
+
+    def player(self, games: Sequence[str], planner: PlannerConfig, context: Sequence[int] | int) -> Player:
+        """Someone who plays one slot of each of ``games`` at once; see :class:`Player`."""
+        return Player(self, games, planner, context)
+
+
+@dataclass
+class _Memory:
+    """The last steps of one slot."""
+
+    tokens: deque[Tensor]
+    actions: deque[int]
+
+
+class Player:
+    """Plays S slots, each an environment of its own, in one batch; slots never influence one another.
+
+    The context given to the planner is min(model context - horizon, steps since reset, ``context``) steps.
+    """
+
+    def __init__(
+        self, agent: Agent, games: Sequence[str], planner: PlannerConfig, context: Sequence[int] | int
+    ) -> None:
+        """``games``: one name per slot; ``context``: steps of memory, one for all or one per slot, at least 1."""
+        contexts = [context] * len(games) if isinstance(context, int) else list(context)
+        if len(contexts) != len(games) or min(contexts, default=1) < 1:
+            raise UsageError(f"context is {context}: expected at least 1, once or for each of {len(games)} slots")
+        self.agent = agent
+        self.planner = BeamPlanner(agent.model, planner, agent.autocast)
+        longest = agent.model.config.context_steps - self.planner.horizon
+        if longest < 1:
+            raise UsageError(
+                f"horizon {self.planner.horizon} leaves no context: expected at most {longest + self.planner.horizon - 1}"
+            )
+        limits = [min(longest, steps) for steps in contexts]
+        self._memories = [_Memory(deque(maxlen=n), deque(maxlen=n)) for n in limits]
+        self._tasks = torch.tensor([agent.task_id(game) for game in games], device=agent.device)
+        self._legal = torch.tensor(np.stack([get_game(game).action_mask for game in games]), device=agent.device)
+
+    def reset(self, slot: int) -> None:
+        """Forget what ``slot`` saw: a new episode begins."""
+        self._memories[slot].tokens.clear()
+        self._memories[slot].actions.clear()
+
+    @torch.inference_mode()
+    def decide(self, slots: Sequence[int], frames: NDArray[np.uint8], keep_frames: bool = False) -> Plan:
+        """A plan for ``slots``, which now see ``frames`` uint8 (len(slots), 84, 84).
+
+        Remember the actions that were really taken with :meth:`took`.
+        """
+        device = self.agent.device
+        with torch.autocast(device.type, dtype=self.agent.autocast, enabled=self.agent.autocast is not None):
+            tokens = self.agent.tokenizer.encode(torch.from_numpy(frames).to(device))
+        for slot, seen in zip(slots, tokens, strict=True):
+            self._memories[slot].tokens.append(seen)
+        return self.planner.plan(self._context(slots), keep_frames)
+
+    def took(self, slots: Sequence[int], actions: NDArray[np.int64]) -> None:
+        """Remember the actions that followed the last decision."""
+        for slot, action in zip(slots, actions, strict=True):
+            self._memories[slot].actions.append(int(action))
+
+    def _context(self, slots: Sequence[int]) -> Context:
+        device = self.agent.device
+        memories = [self._memories[slot] for slot in slots]
+        longest = max(len(memory.tokens) for memory in memories)
+        tokens = torch.zeros(len(slots), longest, TOKENS_PER_FRAME, dtype=torch.int64, device=device)
+        actions = np.zeros((len(slots), longest), dtype=np.int64)
+        for row, memory in enumerate(memories):
+            seen = len(memory.tokens)
+            tokens[row, :seen] = torch.stack(tuple(memory.tokens))
+            # The action after the last frame is not taken yet; older ones fell out with their frames.
+            if seen > 1:
+                actions[row, : seen - 1] = list(memory.actions)[-(seen - 1) :]
+        index = torch.tensor(list(slots), device=device)
+        return Context(
+            tokens,
+            torch.from_numpy(actions).to(device),
+            torch.tensor([len(memory.tokens) for memory in memories], device=device),
+            self._tasks[index],
+            self._legal[index],
+        )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder} is not an agent: it has no config.json; train one with python -m jowa.train, or import a "
+            "published checkpoint with python -m jowa.convert"
+        )
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}): restore it or write the agent anew") from error
+    if config.get("format") != FORMAT:
+        raise CheckpointError(f"{path} has format {config.get('format')!r}, this version reads {FORMAT}: convert it anew")
+    absent = {"tokenizer", "model", "tasks"} - set(config)
+    if absent:
+        raise CheckpointError(f"{path} lacks {sorted(absent)[0]!r}: restore it or write the agent anew")
+    return config
+
+
+def _load_weights(module: torch.nn.Module, path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): restore it or write the agent anew") from error
+    expected = module.state_dict()
+    check_names(tensors, expected, str(path))
+    for name, value in tensors.items():
+        if value.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{path}: {name} has shape {tuple(value.shape)}, config.json asks for {tuple(expected[name].shape)}: "
+                "the files are of different agents"
+            )
+    module.load_state_dict(tensors)

@@ -1,0 +1,131 @@
+"""Every setting of the networks as frozen dataclasses, and the presets tiny, 40M, 70M and 150M.
+
+The docstring under a field is its documentation: ``--help`` prints it.  Sizes of the published
+presets: arXiv 2410.00564, tables of the appendix.  ``tiny`` is this project's own: a CPU trains it
+in minutes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from jowa.errors import CheckpointError, unknown_name
+
+FRAME_SIZE = 84
+"""Pixels along each side of a frame."""
+TOKENS_PER_FRAME = 36
+"""A frame is a 6 x 6 grid of tokens, row-major."""
+TOKENS_PER_STEP = TOKENS_PER_FRAME + 1
+"""The tokens of a frame, then its action."""
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """The VQ-VAE between frames and tokens."""
+
+    encoder: Literal["published", "local"] = "published"
+    """Architecture: ``published`` (needed for released weights; every token sees the whole frame) or
+    ``local`` (a token sees only its own 14 x 14 patch: trains faster, changes fewer tokens a step)."""
+    vocab_size: int = 2048
+    """Vectors in the codebook."""
+    code_dim: int = 512
+    """Width of a codebook vector."""
+    channels: int = 64
+    """Width of the convolutions (published) or of the position-wise layers (local)."""
+    z_channels: int = 512
+    """Channels between the encoder and the 1 x 1 convolution to the codebook (published only)."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The joint world-action transformer and its heads."""
+
+    layers: int = 12
+    """Transformer blocks."""
+    heads: int = 12
+    """Attention heads a block."""
+    width: int = 768
+    """Embedding width."""
+    q_width: int = 1792
+    """Hidden width of the Q head's MLPs."""
+    q_ensemble: int = 3
+    """MLPs in the Q head."""
+    vocab_size: int = 2048
+    """Frame tokens; must equal the tokenizer's codebook size."""
+    context_steps: int = 8
+    """Longest sequence, in steps of 37 tokens."""
+    num_tasks: int = 60
+    """Rows of the task embedding."""
+    num_actions: int = 18
+    """Actions: ALE's full set."""
+    num_atoms: int = 51
+    """Atoms of the value distribution (C51)."""
+    v_min: float = -10.0
+    """Lowest atom, in clipped reward."""
+    v_max: float = 30.0
+    """Highest atom, in clipped reward."""
+    dropout: float = 0.1
+    """Dropout probability on embeddings, attention and residuals in training."""
+    q_dropout: float = 0.01
+    """Dropout probability after the Q head's first linear layer in training."""
+    task_embedding: bool = True
+    """Whether the task id is embedded (off: the paper's ablation)."""
+    q_init: float | None = None
+    """Where every Q starts, in clipped reward: the last bias of the Q head is set so that the initial
+    distribution is narrow around it.  None: as published, uniform over the atoms, so Q starts at their mean."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The two networks of one size."""
+
+    tokenizer: TokenizerConfig
+    model: ModelConfig
+
+
+PRESETS: dict[str, Preset] = {
+    "tiny": Preset(
+        TokenizerConfig(encoder="local", vocab_size=512, code_dim=64, channels=192),
+        ModelConfig(
+            layers=3, heads=4, width=128, q_width=256, q_ensemble=2, vocab_size=512, context_steps=8, dropout=0.0, q_init=0.0
+        ),
+    ),
+    "40M": Preset(TokenizerConfig(), ModelConfig(layers=4, heads=8, width=512, q_width=768, q_ensemble=1)),
+    "70M": Preset(TokenizerConfig(), ModelConfig(layers=6, heads=12, width=768, q_width=1792, q_ensemble=3)),
+    "150M": Preset(TokenizerConfig(), ModelConfig(layers=12, heads=12, width=768, q_width=1792, q_ensemble=3)),
+}
+
+
+def get_preset(name: str) -> Preset:
+    """The preset called ``name``; :class:`UsageError` if there is none."""
+    if name not in PRESETS:
+        raise unknown_name("preset", name, PRESETS)
+    return PRESETS[name]
+
+
+ConfigType = TypeVar("ConfigType")
+
+
+def config_from_dict(cls: type[ConfigType], values: Mapping[str, Any], where: str) -> ConfigType:
+    """Build a flat config dataclass from a mapping read from ``where``.
+
+    Raises :class:`CheckpointError` for an unknown key or a value of the wrong type.
+    """
+    known = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    surplus = sorted(set(values) - set(known))
+    if surplus:
+        raise CheckpointError(
+            f"{where}: unknown key {surplus[0]!r} in {cls.__name__}; known keys: {', '.join(known)}. "
+            "Was it written by a newer version?"
+        )
+    default = cls()
+    for name, value in values.items():
+        expected = type(getattr(default, name))
+        if expected is float and isinstance(value, int):
+            continue
+        if getattr(default, name) is not None and not isinstance(value, expected):
+            raise CheckpointError(f"{where}: {name} is {value!r}, expected {expected.__name__}")
+    return cls(**values)

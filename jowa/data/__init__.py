@@ -1,0 +1,15 @@
+"""Recorded play: the store on disk, recording into it, and the samples that training draws from it."""
+
+from jowa.data.loader import InMemoryEpisodes, read_segment
+from jowa.data.segments import SegmentIndex, SegmentSampler
+from jowa.data.store import EpisodeInfo, EpisodeStore, EpisodeWriter
+
+__all__ = [
+    "EpisodeInfo",
+    "EpisodeStore",
+    "EpisodeWriter",
+    "InMemoryEpisodes",
+    "SegmentIndex",
+    "SegmentSampler",
+    "read_segment",
+]

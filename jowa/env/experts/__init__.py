@@ -1,0 +1,5 @@
+"""Players without learning: scripts that read the console's memory, random play, and mixtures of both."""
+
+from jowa.env.experts.policies import EXPERTS, Policy, default_mixture, make_policy
+
+__all__ = ["EXPERTS", "Policy", "default_mixture", "make_policy"]

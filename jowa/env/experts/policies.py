@@ -1,0 +1,131 @@
+"""From a specification such as ``expert:0.1`` to a policy that plays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jowa.env.experts.atlantis import AtlantisExpert
+from jowa.env.experts.base import Expert
+from jowa.env.experts.boxing import BoxingExpert
+from jowa.env.experts.breakout import BreakoutExpert
+from jowa.env.experts.freeway import FreewayExpert
+from jowa.env.experts.pong import PongExpert
+from jowa.errors import UsageError
+from jowa.games import get_game
+
+EXPERTS: dict[str, Callable[[], Expert]] = {
+    "Atlantis": AtlantisExpert,
+    "Boxing": BoxingExpert,
+    "Breakout": BreakoutExpert,
+    "Freeway": FreewayExpert,
+    "Pong": PongExpert,
+}
+"""The games that have a scripted expert."""
+
+EXPERTS_VERSION = 1
+"""Raised when a script plays differently than before: a store holds episodes of one version only."""
+
+DEFAULT_MIXTURES: dict[str, tuple[str, ...]] = {
+    # Boxing's expert hardly suffers from noise below a half, so its bad play needs more of it.
+    "Boxing": ("expert", "expert:0.2", "expert:0.5", "expert:0.8", "random"),
+    "Atlantis": ("expert", "expert:0.2", "expert:0.5", "expert:0.8", "random"),
+    "Freeway": ("expert", "expert:0.1", "expert:0.3", "expert:0.6", "random"),
+    "Breakout": ("expert", "expert:0.05", "expert:0.1", "expert:0.3", "expert", "expert:0.6", "random"),
+    "Pong": ("expert", "expert:0.05", "expert:0.1", "expert:0.3", "random"),
+}
+
+
+class Policy(Protocol):
+    """Whoever chooses actions: a script, chance, or a trained agent."""
+
+    def reset(self, seed: int) -> None:
+        """Begin an episode; everything random until the next reset follows from ``seed``."""
+
+    def act(self, frame: NDArray[np.uint8], ram: NDArray[np.uint8]) -> int:
+        """The action, an index into the full set of 18, for ``frame`` uint8 (84, 84) and ``ram`` uint8 (128,)."""
+
+
+class NoisyPolicy:
+    """``expert`` with a uniformly random legal action instead at a share ``noise`` of the steps."""
+
+    def __init__(self, expert: Expert | None, noise: float, legal: tuple[int, ...]) -> None:
+        """``expert`` may be None when ``noise`` is 1."""
+        self._expert = expert
+        self._noise = noise
+        self._legal = np.array(legal)
+        self._generator = np.random.default_rng(0)
+
+    def reset(self, seed: int) -> None:
+        """See :class:`Policy`."""
+        own, experts = np.random.SeedSequence(seed).spawn(2)
+        self._generator = np.random.default_rng(own)
+        if self._expert is not None:
+            self._expert.reset(np.random.default_rng(experts))
+
+    def act(self, frame: NDArray[np.uint8], ram: NDArray[np.uint8]) -> int:
+        """See :class:`Policy`."""
+        del frame
+        # The expert is asked even when it is overruled: it follows the ball from step to step.
+        wanted = None if self._expert is None else self._expert.choose(ram)
+        if wanted is None or self._generator.random() < self._noise:
+            return int(self._generator.choice(self._legal))
+        return wanted
+
+
+class _AgentPolicy:
+    """A trained agent behind the same two verbs; it sees frames only."""
+
+    def __init__(self, path: str, game: str) -> None:
+        # Late and by name: env stands below agent, and recording scripts must not import torch.
+        from importlib import import_module
+
+        self._agent = import_module("jowa.agent").Agent.load(path)
+        self._game = game
+
+    def reset(self, seed: int) -> None:
+        """See :class:`Policy`."""
+        self._agent.reset(seed=seed, game=self._game)
+
+    def act(self, frame: NDArray[np.uint8], ram: NDArray[np.uint8]) -> int:
+        """See :class:`Policy`."""
+        del ram
+        return int(self._agent.act(frame))
+
+
+def make_policy(spec: str, game: str) -> Policy:
+    """The policy that ``spec`` names, for ``game``.
+
+    ``random``: uniformly random legal actions.  ``expert``: the game's script.  ``expert:0.1``: the script,
+    with a random legal action at 10% of the steps.  ``agent:PATH``: the trained agent in the folder PATH.
+    Raises :class:`UsageError` for another specification or a game without a script.
+    """
+    legal = get_game(game).legal_actions
+    kind, _, argument = spec.partition(":")
+    if kind == "random" and not argument:
+        return NoisyPolicy(None, 1.0, legal)
+    if kind == "agent" and argument:
+        return _AgentPolicy(argument, game)
+    if kind == "expert":
+        if game not in EXPERTS:
+            raise UsageError(f"{game} has no scripted expert: choose random, agent:PATH, or one of {', '.join(EXPERTS)}")
+        return NoisyPolicy(EXPERTS[game](), _noise(spec, argument), legal)
+    raise UsageError(f"unknown policy {spec!r}: expected random, expert, expert:NOISE (0 to 1) or agent:PATH")
+
+
+def _noise(spec: str, argument: str) -> float:
+    try:
+        noise = float(argument or 0.0)
+    except ValueError:
+        noise = -1.0
+    if not 0.0 <= noise <= 1.0:
+        raise UsageError(f"policy {spec!r}: expected a share of random actions between 0 and 1 after the colon")
+    return noise
+
+
+def default_mixture(game: str) -> tuple[str, ...]:
+    """What is recorded of ``game`` unless told otherwise: good, middling and bad play where there is a script."""
+    return DEFAULT_MIXTURES.get(get_game(game).name, ("random",))

@@ -1,0 +1,53 @@
+"""Pong: be where the ball will cross the paddle's plane."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jowa.env.experts.base import FIRE, LEFT, NOOP, RIGHT, fold
+
+BALL_X, BALL_Y, PADDLE_Y = 49, 54, 51
+TOP, BOTTOM = 44.0, 207.0
+PLANE_X = 188.0
+PADDLE_CENTRE = 7.0
+COAST = 0.5
+"""How far the paddle rolls on after the button is let go, in units of its movement in the last step."""
+NEAR = 6.0
+AIM = 1
+
+
+class PongExpert:
+    """Predicts the bounce off the top and bottom walls while the ball approaches; otherwise waits in the middle."""
+
+    def __init__(self) -> None:
+        """Call :meth:`reset` before play."""
+        self._generator = np.random.default_rng(0)
+        self._last: tuple[int, int, int] | None = None
+        self._aim = 0.0
+        self._approaching = False
+
+    def reset(self, generator: np.random.Generator) -> None:
+        """See :class:`Expert`."""
+        self._generator, self._last, self._approaching = generator, None, False
+
+    def choose(self, ram: NDArray[np.uint8]) -> int:
+        """See :class:`Expert`."""
+        x, y, paddle = int(ram[BALL_X]), int(ram[BALL_Y]), int(ram[PADDLE_Y])
+        last, self._last = self._last, (x, y, paddle)
+        if x == 0:  # no ball in play
+            self._last = None
+            return FIRE
+        if last is None:
+            return NOOP
+        dx, dy = x - last[0], y - last[1]
+        approaching = dx > 0
+        if approaching and not self._approaching:
+            self._aim = float(self._generator.integers(-AIM, AIM + 1))
+        self._approaching = approaching
+        target = (TOP + BOTTOM) / 2
+        if approaching and x < PLANE_X:
+            target = fold(y + dy * (PLANE_X - x) / dx, TOP, BOTTOM) + self._aim
+        gap = target - (paddle + PADDLE_CENTRE + COAST * (paddle - last[2]))
+        # RIGHT moves the paddle up the screen, LEFT down.
+        return NOOP if abs(gap) <= NEAR else (LEFT if gap > 0 else RIGHT)

@@ -1,0 +1,94 @@
+"""The training objective as one module: batch in, named losses out.
+
+A distributed wrapper must see the loss being computed, or it never averages gradients; so the losses
+live in this module's ``forward`` and the wrapper goes around it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from jowa.config import TOKENS_PER_FRAME
+from jowa.losses import conservative_loss, end_loss, frame_loss, reward_loss, td_loss, td_targets, td_weights
+from jowa.model.heads import expectation, q_distribution
+from jowa.model.world_action import WorldActionModel
+from jowa.types import Batch
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Weights and switches of the joint loss (spec: Losses)."""
+
+    gamma: float = 0.99
+    """Discount a step."""
+    cql_weight: float = 0.1
+    """Weight of the conservative term beside the TD loss; 0 leaves it out."""
+    world_weight: float = 0.1
+    """Weight of the three world losses beside the TD loss in stage 2 (the paper fine-tunes with 0.5)."""
+    detach_q: bool = False
+    """Stop the Q gradient at the backbone: the paper's ablation of joint optimisation."""
+    n_step: int = 1
+    """Steps of real reward before the target head's value is used; 1 is as published."""
+
+
+class Objective(nn.Module):
+    """Wraps a :class:`WorldActionModel`; ``forward`` returns weighted losses, to be summed and differentiated."""
+
+    def __init__(self, model: WorldActionModel, config: ObjectiveConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+
+    def forward(self, batch: Batch, critic: bool) -> dict[str, Tensor]:
+        """Scalars float32: the world losses, and with ``critic`` (stage 2) TD, CQL and the weighted world losses.
+
+        ``batch.tokens`` must be set.
+        """
+        assert batch.tokens is not None, "tokenise the batch before the objective"
+        predictions = self.model(
+            batch.tokens, batch.actions, batch.tasks, target=critic, detach_q=self.config.detach_q
+        )
+        weight = self.config.world_weight if critic else 1.0
+        losses = {
+            "frame": weight * frame_loss(predictions.frames, batch.tokens, batch.mask),
+            "reward": weight * reward_loss(predictions.rewards, batch.rewards, batch.mask),
+            "end": weight * end_loss(predictions.ends, batch.ends, batch.mask),
+        }
+        if critic:
+            losses |= self._critic_losses(predictions.q, predictions.q_target, batch)
+        return _as_means_over_all_ranks(losses, batch)
+
+    def _critic_losses(self, q_logits: Tensor, target_logits: Tensor | None, batch: Batch) -> dict[str, Tensor]:
+        assert target_logits is not None
+        v_min, v_max = self.model.config.v_min, self.model.config.v_max
+        probabilities = q_distribution(q_logits)
+        targets = td_targets(
+            q_distribution(target_logits), batch.rewards, batch.ends, batch.legal, v_min, v_max, self.config.gamma
+        )
+        losses = {"td": td_loss(probabilities, batch.actions, targets, td_weights(batch.ends, batch.mask))}
+        if self.config.cql_weight > 0:
+            q = expectation(probabilities, v_min, v_max)
+            losses["cql"] = self.config.cql_weight * conservative_loss(q, batch.actions, batch.mask)
+        return losses
+
+
+def _as_means_over_all_ranks(losses: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    """Scale each rank's mean so that the average over ranks is the mean over the joined batch.
+
+    Ranks hold different numbers of unpadded targets, and a distributed wrapper averages their gradients
+    with equal weight.
+    """
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return losses
+    steps = batch.mask.sum()
+    frames = steps * TOKENS_PER_FRAME - batch.mask[:, 0].sum()
+    local = torch.stack([frames, steps, td_weights(batch.ends, batch.mask).sum()]).float()
+    total = local.clone()
+    torch.distributed.all_reduce(total)
+    shares = local * torch.distributed.get_world_size() / total.clamp_min(1)
+    share = {"frame": shares[0], "td": shares[2]}
+    return {name: loss * share.get(name, shares[1]) for name, loss in losses.items()}

@@ -1,0 +1,82 @@
+"""Beam search in imagination, for many roots at once (spec: Planning).
+
+Letters: R roots, K beam width, C child slots of a level (K at the first, K^2 after), A actions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from jowa.model import WorldActionModel
+from jowa.planner.imagination import Context, Imagination, Rows
+from jowa.planner.plan import Plan, PlannerConfig
+from jowa.planner.tree import make_tree
+
+
+class BeamPlanner:
+    """Beam search, or greedy in Q when the configuration says ``none`` or horizon 0.
+
+    ``model`` must be in evaluation mode.  ``autocast``: dtype of the computation, None for the weights' own.
+    """
+
+    def __init__(self, model: WorldActionModel, config: PlannerConfig, autocast: torch.dtype | None = None) -> None:
+        self.imagination = Imagination(model, autocast)
+        self.config = config
+        self.horizon = 0 if config.name == "none" else config.horizon
+        self.num_actions = model.config.num_actions
+
+    def plan(self, context: Context, keep_frames: bool = False) -> Plan:
+        """See :class:`jowa.planner.plan.Planner`.
+
+        Raises ValueError naming the root when the model answers NaN, or when context and horizon together
+        exceed the model's context.
+        """
+        longest = self.imagination.model.config.context_steps
+        if context.tokens.shape[1] + self.horizon > longest:
+            raise ValueError(
+                f"a context of {context.tokens.shape[1]} steps and a horizon of {self.horizon} exceed the model's "
+                f"{longest} steps: shorten the context"
+            )
+        roots = self.imagination.encode(context)
+        legal = context.legal.cpu().numpy()
+        q_root = roots.q.float().cpu().numpy()
+        tree = make_tree(
+            len(legal), self.config.width, self.horizon, self.num_actions, self.config.gamma, self.config.respect_ends
+        )
+        frames: list[NDArray[np.uint16]] = []
+        if self.horizon == 0:
+            tree.decide_greedy(q_root, legal)
+        else:
+            self._search(tree, roots, q_root, legal, context.legal, frames if keep_frames else None)
+        actions, scores = tree.best()
+        beam_scores, beam_actions, _ = tree.beam()
+        return Plan(
+            actions, scores, np.where(legal, q_root, -np.inf), beam_scores, beam_actions, tree.nodes(), frames
+        )
+
+    def _search(self, tree, roots, q_root, legal, legal_device, frames) -> None:  # type: ignore[no-untyped-def]
+        device = roots.q.device
+        q = q_root[:, None]
+        rows: Rows | None = None
+        kept_rows: NDArray[np.int64] = np.zeros((len(legal), 1), dtype=np.int64)
+        while not tree.finished():
+            expansion = tree.expand(q, legal)
+            parent_rows = np.take_along_axis(kept_rows, expansion.parents, axis=1)
+            rows = self.imagination.step(
+                roots, rows, _to(parent_rows, device), _to(np.maximum(expansion.actions, 0), device)
+            )
+            values = rows.q.masked_fill(~legal_device[:, None], -torch.inf).amax(-1)
+            kept = tree.keep(
+                rows.rewards.cpu().numpy(), rows.ends.cpu().numpy(), values.float().cpu().numpy()
+            )
+            kept_rows = np.where(kept.carried | ~kept.valid, 0, kept.slots)
+            q = np.take_along_axis(rows.q.float().cpu().numpy(), kept_rows[:, :, None], axis=1)
+            if frames is not None:
+                frames.append(rows.tokens.cpu().numpy().astype(np.uint16))
+
+
+def _to(array: NDArray[np.int64], device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)

@@ -1,0 +1,26 @@
+"""``python -m jowa.record``: record Atari play into an episode store.
+
+Scripted experts, random play or a trained agent; interrupt it whenever you like, run the same command
+again and it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import tyro
+
+from jowa.data.record import RecordConfig, record
+from jowa.errors import command
+
+
+@command
+def main() -> None:
+    """Parse the options, record, and say in one line what there is now."""
+    config = tyro.cli(RecordConfig, description=__doc__)
+    summary = record(config, progress=sys.stderr.isatty())
+    print(summary.describe())
+
+
+if __name__ == "__main__":
+    main()

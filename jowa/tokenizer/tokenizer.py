@@ -1,0 +1,139 @@
+"""The VQ-VAE: frames to tokens and back, and its training loss.
+
+Letters: B batch, K = 36 tokens a frame, V codebook size, C code width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from jowa.config import FRAME_SIZE, TOKENS_PER_FRAME, TokenizerConfig
+from jowa.kernels.vq_lookup import vq_lookup
+from jowa.tokenizer.local import GRID, LocalDecoder, LocalEncoder
+from jowa.tokenizer.lpips import LPIPS
+from jowa.tokenizer.published import PublishedDecoder, PublishedEncoder, orthogonal_init
+
+
+@dataclass(frozen=True)
+class TokenizerLosses:
+    """Scalars, float32; ``total`` is their sum."""
+
+    reconstruction: Tensor
+    commitment: Tensor
+    """Both codebook terms: mean (sg(z) - e)^2 + mean (z - sg(e))^2."""
+    perceptual: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        return self.reconstruction + self.commitment + self.perceptual
+
+
+class Tokenizer(nn.Module):
+    """Frames uint8 (B, 84, 84) to tokens int64 (B, 36) and back.
+
+    Args:
+        config: sizes and architecture.
+        perceptual: an :class:`LPIPS` network for the perceptual term, or None to leave it out.
+    """
+
+    def __init__(self, config: TokenizerConfig, perceptual: LPIPS | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder: nn.Module
+        self.decoder: nn.Module
+        if config.encoder == "published":
+            self.encoder, self.decoder = PublishedEncoder(config), PublishedDecoder(config)
+            self.pre_quant_conv: nn.Module = nn.Conv2d(config.z_channels, config.code_dim, 1)
+            self.post_quant_conv: nn.Module = nn.Conv2d(config.code_dim, config.z_channels, 1)
+            self.apply(orthogonal_init)
+        else:
+            self.encoder, self.decoder = LocalEncoder(config), LocalDecoder(config)
+            self.pre_quant_conv = self.post_quant_conv = nn.Identity()
+        self.embedding = nn.Embedding(config.vocab_size, config.code_dim)
+        nn.init.uniform_(self.embedding.weight, -1.0 / config.vocab_size, 1.0 / config.vocab_size)
+        # A tuple keeps the frozen network out of parameters() and of state_dict().
+        self._perceptual = (perceptual,)
+
+    def latents(self, frames: Tensor) -> Tensor:
+        """float (B, C, 6, 6): the encoding before the codebook, of ``frames`` uint8 (B, 84, 84)."""
+        if frames.shape[1:] != (FRAME_SIZE, FRAME_SIZE) or frames.dtype != torch.uint8:
+            raise ValueError(f"frames must be uint8 (B, 84, 84), got {frames.dtype} {tuple(frames.shape)}")
+        return self.pre_quant_conv(self.encoder(_scale(frames)))
+
+    def _nearest(self, latents: Tensor) -> Tensor:
+        flat = latents.permute(0, 2, 3, 1).reshape(-1, self.config.code_dim)
+        return vq_lookup(flat, self.embedding.weight).view(-1, TOKENS_PER_FRAME)
+
+    @torch.no_grad()
+    def encode(self, frames: Tensor) -> Tensor:
+        """Tokens int64 (..., 36) of ``frames`` uint8 (..., 84, 84)."""
+        flat = frames.reshape(-1, FRAME_SIZE, FRAME_SIZE)
+        return self._nearest(self.latents(flat)).view(*frames.shape[:-2], TOKENS_PER_FRAME)
+
+    @torch.no_grad()
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Frames float32 (..., 84, 84), clamped to [0, 1], of ``tokens`` int64 (..., 36)."""
+        pixels = self._decode_codes(self._grid(tokens.reshape(-1, TOKENS_PER_FRAME)))
+        return pixels.add(1).div(2).clamp(0, 1).float().view(*tokens.shape[:-1], FRAME_SIZE, FRAME_SIZE)
+
+    def _grid(self, tokens: Tensor) -> Tensor:
+        return self.embedding(tokens).view(-1, GRID, GRID, self.config.code_dim).permute(0, 3, 1, 2)
+
+    def _decode_codes(self, codes: Tensor) -> Tensor:
+        return self.decoder(self.post_quant_conv(codes))
+
+    def reconstruct(self, frames: Tensor) -> Tensor:
+        """float (B, 1, 84, 84) in about [0, 1], unclamped: encode, quantise, decode."""
+        return self._decode_codes(self._grid(self.encode(frames))).add(1).div(2)
+
+    def forward(self, frames: Tensor, weights: Tensor | None = None) -> TokenizerLosses:
+        """The losses on ``frames`` uint8 (B, 84, 84).
+
+        ``weights`` float (B, 84, 84), optional: how much each pixel's error counts; None counts all alike, as
+        published.
+        """
+        latents = self.latents(frames)
+        tokens = self._nearest(latents.detach())
+        codes = self._grid(tokens)
+        straight_through = latents + (codes - latents).detach()
+        pixels = self._decode_codes(straight_through)
+        target = _scale(frames)
+        error = (target - pixels).abs()
+        if weights is not None:
+            error = error * weights[:, None]
+        commitment = (latents.detach() - codes).pow(2).mean() + (latents - codes.detach()).pow(2).mean()
+        network = self._perceptual[0]
+        perceptual = error.new_zeros(()) if network is None else network(target, pixels).mean()
+        return TokenizerLosses(error.mean().float(), commitment.float(), perceptual.float())
+
+    def fingerprint(self) -> str:
+        """Hex digest of the weights that decide tokens: token files name the tokenizer that wrote them."""
+        digest = hashlib.sha256(repr(self.config).encode())
+        for name, value in sorted(self.state_dict().items()):
+            if not name.startswith(("decoder", "post_quant")):
+                digest.update(name.encode())
+                digest.update(value.detach().float().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    @torch.no_grad()
+    def revive_dead_codes(self, frames: Tensor, generator: torch.Generator) -> int:
+        """Move codes that ``frames`` uint8 (B, 84, 84) never use onto random latents; returns how many.
+
+        Latents are drawn without replacement, so that one call cannot give many codes the same place.
+        """
+        latents = self.latents(frames)
+        used = torch.bincount(self._nearest(latents).flatten(), minlength=self.config.vocab_size) > 0
+        dead = (~used).nonzero().flatten()
+        flat = latents.permute(0, 2, 3, 1).reshape(-1, self.config.code_dim).float()
+        picked = torch.randperm(len(flat), generator=generator)[: len(dead)].to(flat.device)
+        self.embedding.weight[dead[: len(picked)]] = flat[picked].to(self.embedding.weight.dtype)
+        return int(min(len(dead), len(picked)))
+
+
+def _scale(frames: Tensor) -> Tensor:
+    """uint8 (B, 84, 84) in [0, 255] to float32 (B, 1, 84, 84) in [-1, 1]."""
+    return frames[:, None].float().mul(2.0 / 255.0).sub(1.0)

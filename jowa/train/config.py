@@ -1,0 +1,199 @@
+"""Settings of ``python -m jowa.train``; the docstring under a field is what ``--help`` prints.
+
+The defaults of each field are those of the ``tiny`` preset, whose point is to learn real games on two CPU
+cores within minutes.  :data:`TRAIN_PRESETS` holds the published settings for 40M, 70M and 150M
+(arXiv 2410.00564).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from jowa.config import PRESETS, ModelConfig, TokenizerConfig
+from jowa.errors import UsageError, unknown_name
+from jowa.games import PRETRAINING_GAMES, get_game
+from jowa.model.objective import ObjectiveConfig
+
+DEMO_GAMES = ("Breakout", "Boxing", "Freeway")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The offline data set."""
+
+    path: Path = Path("data/demo")
+    """Folder of the episode store; recorded first if it does not exist."""
+    games: tuple[str, ...] = DEMO_GAMES
+    """Games to train on, CamelCase as in DQN-Replay."""
+    record_steps: int = 40_000
+    """Agent steps to record for each game when the store is absent; 0: an absent store is an error."""
+    segment_length: int = 4
+    """Steps in a training segment; at most the model's context."""
+    segment_stride: int = 2
+    """A new segment starts every so many steps of an episode."""
+
+
+@dataclass(frozen=True)
+class StageOneConfig:
+    """Stage 1: tokenizer and world model train together."""
+
+    steps: int = 900
+    """Optimizer steps."""
+    batch_size: int = 16
+    """Segments a step over all processes, for the world model."""
+    tokenizer_batch: int = 64
+    """Frames a step over all processes, for the tokenizer."""
+    world_from: int = 500
+    """First step at which the world model trains too; 0 as published."""
+    tokenizer_learning_rate: float = 5e-4
+    """Adam, per step."""
+    learning_rate: float = 1e-3
+    """AdamW for the world model, per step."""
+    motion_weight: float = 20.0
+    """How much more a pixel that just changed counts in the reconstruction error; 0 as published."""
+    revive_every: int = 50
+    """Steps between moving unused codes onto encoder outputs; 0 never, as published."""
+    codebook_from_world: bool = True
+    """At the start of the world model, set its frame embedding to a random projection of the codebook, so
+    that similar codes start out alike."""
+
+
+@dataclass(frozen=True)
+class StageTwoConfig:
+    """Stage 2: the tokenizer is frozen; critic and world model train jointly."""
+
+    steps: int = 1500
+    """Optimizer steps."""
+    batch_size: int = 32
+    """Segments a step over all processes."""
+    learning_rate: float = 6e-4
+    """AdamW, per step, for backbone and heads."""
+    target_every: int = 20
+    """Steps between updates of the target head."""
+    target_rate: float = 1.0
+    """How far an update moves the target head towards the Q head; 1 copies it, as published."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """What both stages' optimizers share."""
+
+    weight_decay: float = 0.01
+    """AdamW, on Linear weights and the Q head; none on biases, norms, embeddings."""
+    gradient_clip: float = 1.0
+    """Largest norm of the gradient."""
+    warmup_steps: int = 50
+    """Steps over which the learning rate rises from 0 at the start of a stage; 0 as published."""
+    final_fraction: float = 0.1
+    """Share of the learning rate left at the end of a stage (cosine decay); 1 keeps it constant, as published."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Playing the real games at the end of training."""
+
+    episodes: int = 10
+    """Episodes a game, for each row of the table; 0 skips evaluation."""
+    width: int = 2
+    """Beam width."""
+    horizon: int = 2
+    """Imagined steps."""
+    context: int = 2
+    """Steps of memory that the agent plans from."""
+    protocol: Literal["sticky", "published"] = "sticky"
+    """``sticky``: the field's protocol (sticky actions 0.25, 27,000 agent steps); ``published``: the paper's."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a joint world-action model offline, then play with it."""
+
+    preset: str = "tiny"
+    """Size and settings to start from: tiny, 40M, 70M or 150M; other options override it."""
+    out: Path = Path("runs/demo")
+    """Folder for checkpoints, metrics, pictures and the agent; a run found there is resumed."""
+    seed: int = 0
+    """Seed of weights, data order and evaluation."""
+    device: str = "auto"
+    """``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the computation; weights stay float32.  ``auto``: bfloat16 on a GPU, float32 on a CPU."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints."""
+    log_every: int = 20
+    """Steps between metrics."""
+    restart: bool = False
+    """Start anew even if ``out`` holds a run: its checkpoints are deleted."""
+    lpips_vgg: str = ""
+    """torchvision's VGG16 state dict, for the tokenizer's perceptual term; empty leaves the term out."""
+    lpips_linear: str = ""
+    """The lpips package's ``vgg.pth``, to go with ``lpips_vgg``."""
+    data: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = field(default_factory=lambda: PRESETS["tiny"].tokenizer)
+    model: ModelConfig = field(default_factory=lambda: PRESETS["tiny"].model)
+    objective: ObjectiveConfig = field(default_factory=lambda: ObjectiveConfig(cql_weight=1.0))
+    stage1: StageOneConfig = field(default_factory=StageOneConfig)
+    stage2: StageTwoConfig = field(default_factory=StageTwoConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def check(self) -> None:
+        """Raise :class:`UsageError` for settings that cannot work together, before anything is written."""
+        for game in self.data.games:
+            get_game(game)
+        if not self.data.games:
+            raise UsageError("no games: name at least one with --data.games")
+        if not 2 <= self.data.segment_length <= self.model.context_steps:
+            raise UsageError(
+                f"segment length {self.data.segment_length} is outside 2..{self.model.context_steps}, "
+                "the model's context: set --data.segment-length or --model.context-steps"
+            )
+        if self.model.vocab_size != self.tokenizer.vocab_size:
+            raise UsageError(
+                f"model.vocab_size {self.model.vocab_size} and tokenizer.vocab_size {self.tokenizer.vocab_size} "
+                "differ: a model reads the tokens of its own tokenizer"
+            )
+        if self.evaluation.context + self.evaluation.horizon > self.model.context_steps:
+            raise UsageError(
+                f"evaluation context {self.evaluation.context} and horizon {self.evaluation.horizon} exceed the "
+                f"model's {self.model.context_steps} steps: shorten one"
+            )
+        if bool(self.lpips_vgg) != bool(self.lpips_linear):
+            raise UsageError("the perceptual term needs both --lpips-vgg and --lpips-linear, or neither")
+
+
+def _published(preset: str) -> TrainConfig:
+    """The paper's pretraining settings at one size."""
+    return TrainConfig(
+        preset=preset,
+        out=Path(f"runs/{preset}"),
+        checkpoint_every=5_000,
+        log_every=100,
+        data=DataConfig(Path("data/atari15"), PRETRAINING_GAMES, record_steps=0, segment_length=8, segment_stride=4),
+        tokenizer=PRESETS[preset].tokenizer,
+        model=PRESETS[preset].model,
+        objective=ObjectiveConfig(),
+        stage1=StageOneConfig(
+            steps=250_000, batch_size=512, tokenizer_batch=2048, world_from=0, tokenizer_learning_rate=1e-4,
+            learning_rate=1e-4, motion_weight=0.0, revive_every=0, codebook_from_world=False,
+        ),
+        stage2=StageTwoConfig(
+            steps=1_500_000, batch_size=512, learning_rate=5e-5, target_every=1000, target_rate=1.0
+        ),
+        optimizer=OptimizerConfig(warmup_steps=0, final_fraction=1.0),
+        evaluation=EvaluationConfig(episodes=16, width=4, context=4, protocol="published"),
+    )  # fmt: skip
+
+
+TRAIN_PRESETS: dict[str, TrainConfig] = {"tiny": TrainConfig()} | {
+    name: _published(name) for name in PRESETS if name != "tiny"
+}
+
+
+def get_train_preset(name: str) -> TrainConfig:
+    """The settings of preset ``name``; :class:`UsageError` if there is none."""
+    if name not in TRAIN_PRESETS:
+        raise unknown_name("preset", name, TRAIN_PRESETS)
+    return replace(TRAIN_PRESETS[name], preset=name)

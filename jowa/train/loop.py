@@ -1,0 +1,207 @@
+"""The two stages of training (spec: Losses), one optimizer step after another."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from jowa.devices import choose_precision
+from jowa.errors import CheckpointError, NumericalError
+from jowa.model import WorldActionModel
+from jowa.model.objective import Objective
+from jowa.tokenizer import LPIPS, Tokenizer
+from jowa.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from jowa.train.config import TrainConfig
+from jowa.train.distributed import Place
+from jowa.train.feed import Feed
+from jowa.train.optim import set_learning_rate, tokenizer_optimizer, world_optimizer
+
+Report = Callable[[int, dict[str, float]], None]
+"""Called after a step with its number and its metrics (empty between log intervals)."""
+
+
+class Trainer:
+    """Networks, optimizers and the step counter: everything that a checkpoint holds."""
+
+    def __init__(self, config: TrainConfig, place: Place) -> None:
+        self.config, self.place = config, place
+        torch.manual_seed(config.seed)
+        perceptual = (
+            LPIPS.load(Path(config.lpips_vgg), Path(config.lpips_linear)).to(place.device) if config.lpips_vgg else None
+        )
+        self.tokenizer = Tokenizer(config.tokenizer, perceptual).to(place.device)
+        self.model = WorldActionModel(config.model).to(place.device)
+        self.objective = Objective(self.model, config.objective)
+        self.step = 0
+        self.total = config.stage1.steps + config.stage2.steps
+        dtype = choose_precision(config.precision, place.device)
+        self._autocast = torch.autocast(place.device.type, dtype=dtype, enabled=dtype is not None)
+        self._tokenizer_optimizer: torch.optim.Optimizer | None = None
+        self._world_optimizer: torch.optim.Optimizer
+        self._wrapped_tokenizer: nn.Module
+        self._wrapped_objective: nn.Module
+        self._enter_stage()
+
+    @property
+    def stage(self) -> int:
+        """1 while the tokenizer trains, then 2."""
+        return 1 if self.step < self.config.stage1.steps else 2
+
+    def run(self, feed: Feed, report: Report) -> None:
+        """Train from the current step to the end, with checkpoints."""
+        if self.stage == 2 and self.step < self.total:
+            feed.encode(self.tokenizer)
+        while self.step < self.total:
+            # Dropout is a function of (seed, step, rank): a resumed run draws what an uninterrupted one drew.
+            torch.manual_seed((self.config.seed * 1_000_003 + self.step) * 1024 + self.place.rank)
+            losses = self._stage_one_step(feed) if self.stage == 1 else self._stage_two_step(feed)
+            self.step += 1
+            due = self.step % self.config.log_every == 0 or self.step == self.total
+            report(self.step, {name: value.item() for name, value in losses.items()} if due else {})
+            if self.step == self.config.stage1.steps:
+                self._enter_stage()
+                if self.step < self.total:
+                    feed.encode(self.tokenizer)
+            if self.step % self.config.checkpoint_every == 0 or self.step == self.total:
+                self.save()
+
+    def _enter_stage(self) -> None:
+        """Fresh optimizers for the stage that the step counter is in."""
+        config = self.config
+        critic = self.stage == 2
+        self.tokenizer.requires_grad_(not critic).train(not critic)
+        self.model.q_head.requires_grad_(critic)
+        # Stage 1 gives no gradient to the Q head; a wrapper would wait for it forever.
+        self._wrapped_objective = self.place.wrap(self.objective)
+        self._wrapped_tokenizer = self.place.wrap(self.tokenizer)
+        self._tokenizer_optimizer = (
+            None if critic else tokenizer_optimizer(self.tokenizer, config.stage1.tokenizer_learning_rate)
+        )
+        rate = config.stage2.learning_rate if critic else config.stage1.learning_rate
+        self._world_optimizer = world_optimizer(self.model, rate, config.optimizer)
+        if critic:
+            self.model.update_target()
+        self.model.train()
+
+    def _stage_one_step(self, feed: Feed) -> dict[str, Tensor]:
+        settings, step = self.config.stage1, self.step
+        assert self._tokenizer_optimizer is not None
+        if settings.codebook_from_world and step == settings.world_from:
+            self._embed_codes_alike()
+        frames, weights = feed.tokenizer_frames(step, settings.motion_weight)
+        if settings.revive_every and step % settings.revive_every == 0 and step < settings.steps * 3 // 4:
+            self.tokenizer.revive_dead_codes(frames, torch.Generator().manual_seed(self.config.seed + step))
+        with self._autocast:
+            parts = self._wrapped_tokenizer(frames, weights)
+        set_learning_rate(
+            self._tokenizer_optimizer, settings.tokenizer_learning_rate, step, settings.steps, self.config.optimizer
+        )
+        self._apply("tokenizer", parts.total, self.tokenizer, self._tokenizer_optimizer)
+        losses = {"reconstruction": parts.reconstruction, "commitment": parts.commitment}
+        if step >= settings.world_from:
+            batch = feed.pixels(step)
+            assert batch.frames is not None
+            with self._autocast:
+                batch = dataclasses.replace(batch, tokens=self.tokenizer.encode(batch.frames))
+                world = self._wrapped_objective(batch, critic=False)
+            set_learning_rate(
+                self._world_optimizer, settings.learning_rate, step - settings.world_from,
+                settings.steps - settings.world_from, self.config.optimizer,
+            )  # fmt: skip
+            self._apply("world", sum_of(world), self.model, self._world_optimizer)
+            losses |= world
+        return losses
+
+    def _stage_two_step(self, feed: Feed) -> dict[str, Tensor]:
+        settings, step = self.config.stage2, self.step - self.config.stage1.steps
+        with self._autocast:
+            losses: dict[str, Tensor] = self._wrapped_objective(feed.tokens(step), critic=True)
+        set_learning_rate(
+            self._world_optimizer, settings.learning_rate, step, settings.steps, self.config.optimizer
+        )
+        self._apply("joint", sum_of(losses), self.model, self._world_optimizer)
+        if (step + 1) % settings.target_every == 0:
+            self.model.update_target(settings.target_rate)
+        return losses
+
+    def _apply(self, name: str, loss: Tensor, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(module.parameters(), self.config.optimizer.gradient_clip)
+        if not torch.isfinite(norm):
+            raise NumericalError(
+                f"step {self.step}: the gradient of the {name} loss ({loss.item():.4g}) is not finite; expected finite "
+                "losses: lower the learning rate or check the data; the last checkpoint is unharmed"
+            )
+        optimizer.step()
+
+    @torch.no_grad()
+    def _embed_codes_alike(self) -> None:
+        codes = self.tokenizer.embedding.weight
+        generator = torch.Generator().manual_seed(self.config.seed)
+        projection = torch.randn(codes.shape[1], self.config.model.width, generator=generator).to(codes.device)
+        embedded = (codes - codes.mean(0)) @ projection
+        self.model.frame_embedding.weight.copy_(embedded * (EMBEDDING_SCALE / embedded.std()))
+
+    def save(self) -> None:
+        """Write a checkpoint (the main process; the others wait)."""
+        if self.place.is_main:
+            save_checkpoint(self.config.out / "checkpoints", self._state())
+        self.place.barrier()
+
+    def _state(self) -> dict[str, Any]:
+        tokenizer_optimizer_state = self._tokenizer_optimizer.state_dict() if self._tokenizer_optimizer else None
+        return {
+            "step": self.step,
+            "sizes": self._sizes(),
+            "tokenizer": self.tokenizer.state_dict(),
+            "model": self.model.state_dict(),
+            "tokenizer_optimizer": tokenizer_optimizer_state,
+            "world_optimizer": self._world_optimizer.state_dict(),
+        }
+
+    def _sizes(self) -> dict[str, dict[str, Any]]:
+        return {
+            "tokenizer": dataclasses.asdict(self.config.tokenizer),
+            "model": dataclasses.asdict(self.config.model),
+        }
+
+    def resume(self) -> bool:
+        """Load the newest checkpoint of ``config.out`` if there is one; returns whether there was.
+
+        Raises :class:`CheckpointError` when it is damaged or of other sizes.
+        """
+        found = checkpoints(self.config.out / "checkpoints")
+        if not found:
+            return False
+        state = load_checkpoint(found[-1])
+        for part, sizes in self._sizes().items():
+            saved = state["sizes"].get(part, {})
+            for name, value in sizes.items():
+                if saved.get(name) != value:
+                    raise CheckpointError(
+                        f"{found[-1]} was trained with {part}.{name} = {saved.get(name)}, now it is {value}: "
+                        "use the same sizes, another --out, or --restart"
+                    )
+        self.step = state["step"]
+        self._enter_stage()
+        self.tokenizer.load_state_dict(state["tokenizer"])
+        self.model.load_state_dict(state["model"])
+        self._world_optimizer.load_state_dict(state["world_optimizer"])
+        if self._tokenizer_optimizer is not None:
+            self._tokenizer_optimizer.load_state_dict(state["tokenizer_optimizer"])
+        return True
+
+
+EMBEDDING_SCALE = 0.02
+"""Standard deviation of an embedding at its start, as everywhere else."""
+
+
+def sum_of(losses: dict[str, Tensor]) -> Tensor:
+    """The total of named scalar losses."""
+    return torch.stack(list(losses.values())).sum()

@@ -1,0 +1,80 @@
+"""The records that pass between rooms.  Letters: B batch, L steps, K tokens a frame, A actions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One whole episode of T agent steps, as recorded.  Step t: the frame seen, then what was done."""
+
+    game: str
+    frames: NDArray[np.uint8]
+    """uint8 (T, 84, 84): the frame on which action t was chosen."""
+    actions: NDArray[np.uint8]
+    """uint8 (T,): indices into the full set of 18."""
+    rewards: NDArray[np.float32]
+    """float32 (T,): clipped to [-1, 1], as DQN-Replay stores them; what step t earned."""
+    terminal: bool
+    """True when the game ended after the last step, False when the episode was cut off."""
+    policy: str
+    """Who played, for example ``expert:noise=0.10``."""
+    seed: int
+    score: float
+    """Sum of the raw, unclipped rewards in game points."""
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+
+@dataclass(frozen=True)
+class Segments:
+    """A batch of B windows of L steps, as arrays; right-padded where an episode ends."""
+
+    frames: NDArray[np.uint8]
+    """uint8 (B, L, 84, 84); zeros in padding."""
+    actions: NDArray[np.int64]
+    """int64 (B, L); 0 in padding."""
+    rewards: NDArray[np.float32]
+    """float32 (B, L), in [-1, 1]; 0 in padding."""
+    ends: NDArray[np.bool_]
+    """bool (B, L): true at the step after which the game ended (never at a mere cut-off)."""
+    mask: NDArray[np.bool_]
+    """bool (B, L): true for real steps, false for padding."""
+    tasks: NDArray[np.int64]
+    """int64 (B,): task ids, for the task embedding."""
+    legal: NDArray[np.bool_]
+    """bool (B, 18): legal actions of each row's game."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """:class:`Segments` as tensors on a device; frames as tokens, pixels, or both.
+
+    Same fields and shapes; ``frames`` uint8 (B, L, 84, 84) or None, ``tokens`` int64 (B, L, 36) or None.
+    """
+
+    frames: torch.Tensor | None
+    tokens: torch.Tensor | None
+    actions: torch.Tensor
+    rewards: torch.Tensor
+    ends: torch.Tensor
+    mask: torch.Tensor
+    tasks: torch.Tensor
+    legal: torch.Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on ``device``."""
+        moved = {
+            f.name: None if getattr(self, f.name) is None else getattr(self, f.name).to(device, non_blocking=True)
+            for f in fields(self)
+        }
+        return replace(self, **moved)
