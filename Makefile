@@ -78,11 +78,11 @@ distclean: clean  ## clean, and .venv too
 	rm -rf $(VENV)
 
 install:
-	@if $(MAKE) --question $(VENV)/.installed; \
+	@if $(MAKE) --no-print-directory --question $(VENV)/.installed; \
 	then echo "reusing $(VENV) ($$($(BIN)/python -V))"; else $(MAKE) --no-print-directory $(VENV)/.installed; fi
 
 install-dev:
-	@if $(MAKE) --question $(VENV)/.installed-dev; \
+	@if $(MAKE) --no-print-directory --question $(VENV)/.installed-dev; \
 	then echo "reusing $(VENV) ($$($(BIN)/python -V))"; else $(MAKE) --no-print-directory $(VENV)/.installed-dev; fi
 
 $(VENV)/.installed: $(TORCH_STAMP) $(COMPILED)

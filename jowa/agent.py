@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,15 @@ FORMAT = 1
 """Version of the agent folder."""
 
 
+@dataclass(frozen=True)
+class Planning:
+    """How an agent plays unless told otherwise."""
+
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
+    context: int = 4
+    """Steps of memory to plan from."""
+
+
 class Agent:
     """A tokenizer and a world-action model in evaluation mode, with the task ids they were trained under."""
 
@@ -41,12 +50,21 @@ class Agent:
         model: WorldActionModel,
         tasks: Mapping[str, int] | None = None,
         autocast: torch.dtype | None = None,
+        planning: Planning | None = None,
     ) -> None:
-        """``tasks``: game name to task id, for the games trained on; ``autocast``: dtype of the computation."""
+        """``tasks``: game name to task id, for the games trained on; ``autocast``: dtype of the computation;
+        ``planning``: how to play by default."""
         self.tokenizer = tokenizer.eval().requires_grad_(False)
         self.model = model.eval().requires_grad_(False)
         self.tasks = dict(tasks or {})
+        if tokenizer.config.vocab_size != model.config.vocab_size:
+            raise CheckpointError(
+                f"the tokenizer has {tokenizer.config.vocab_size} tokens and the model expects "
+                f"{model.config.vocab_size}: they are of different agents"
+            )
         self.autocast = autocast
+        self.planning = planning or Planning()
+        self._player: Player | None = None
 
     @property
     def device(self) -> torch.device:
@@ -72,6 +90,7 @@ class Agent:
             "tokenizer": dataclasses.asdict(self.tokenizer.config),
             "model": dataclasses.asdict(self.model.config),
             "tasks": self.tasks,
+            "planning": dataclasses.asdict(self.planning),
         }
         atomic_write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
@@ -86,11 +105,33 @@ class Agent:
         config = _read_config(folder)
         place = choose_device(device)
         where = str(folder / "config.json")
-        tokenizer = Tokenizer(config_from_dict(TokenizerConfig, config["tokenizer"], where))
-        model = WorldActionModel(config_from_dict(ModelConfig, config["model"], where))
+        tokenizer_config = config_from_dict(TokenizerConfig, config["tokenizer"], where)
+        model_config = config_from_dict(ModelConfig, config["model"], where)
+        _check_tasks(config["tasks"], model_config.num_tasks, where)
+        try:
+            tokenizer, model = Tokenizer(tokenizer_config), WorldActionModel(model_config)
+        except (UsageError, RuntimeError, ValueError, ZeroDivisionError) as error:
+            raise CheckpointError(f"{where} describes impossible networks ({error}): restore it") from error
         _load_weights(tokenizer, folder / "tokenizer.safetensors")
         _load_weights(model, folder / "model.safetensors")
-        return cls(tokenizer.to(place), model.to(place), config["tasks"], choose_precision(precision, place))
+        planning = Planning(
+            config_from_dict(PlannerConfig, config["planning"]["planner"], where), config["planning"]["context"]
+        )
+        autocast = choose_precision(precision, place)
+        return cls(tokenizer.to(place), model.to(place), config["tasks"], autocast, planning)
+
+    def reset(self, game: str, seed: int | None = None) -> None:
+        """Begin an episode of ``game`` for :meth:`act`.  Play is deterministic: ``seed`` changes nothing."""
+        del seed
+        self._player = self.player([game], self.planning.planner, self.planning.context)
+
+    def act(self, frame: NDArray[np.uint8]) -> int:
+        """The action (of 18) for ``frame`` uint8 (84, 84), with the default planning; call :meth:`reset` first."""
+        if self._player is None:
+            raise UsageError("the agent does not know which game it plays: call reset(game) first")
+        actions = self._player.decide([0], frame[None]).actions
+        self._player.took([0], actions)
+        return int(actions[0])
 
     def player(self, games: Sequence[str], planner: PlannerConfig, context: Sequence[int] | int) -> Player:
         """Someone who plays one slot of each of ``games`` at once; see :class:`Player`."""
@@ -183,15 +224,26 @@ def _read_config(folder: Path) -> dict[str, Any]:
             "published checkpoint with python -m jowa.convert"
         )
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config: Any = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}): restore it or write the agent anew") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} holds no JSON object: restore it or write the agent anew")
     if config.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {config.get('format')!r}, this version reads {FORMAT}: convert it anew")
-    absent = {"tokenizer", "model", "tasks"} - set(config)
+    absent = {"tokenizer", "model", "tasks", "planning"} - set(config)
     if absent:
         raise CheckpointError(f"{path} lacks {sorted(absent)[0]!r}: restore it or write the agent anew")
     return config
+
+
+def _check_tasks(tasks: object, count: int, where: str) -> None:
+    """Raise :class:`CheckpointError` unless ``tasks`` maps game names to task ids below ``count``."""
+    if not isinstance(tasks, dict):
+        raise CheckpointError(f"{where}: tasks is {tasks!r}, expected game names and their task ids")
+    for game, task in tasks.items():
+        if isinstance(task, bool) or not isinstance(task, int) or not 0 <= task < count:
+            raise CheckpointError(f"{where}: the task id of {game} is {task!r}, expected 0 to {count - 1}")
 
 
 def _load_weights(module: torch.nn.Module, path: Path) -> None:

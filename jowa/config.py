@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from jowa.errors import CheckpointError, unknown_name
 
@@ -114,6 +114,8 @@ def config_from_dict(cls: type[ConfigType], values: Mapping[str, Any], where: st
 
     Raises :class:`CheckpointError` for an unknown key or a value of the wrong type.
     """
+    if not isinstance(values, Mapping):
+        raise CheckpointError(f"{where}: {cls.__name__} is {values!r}, expected its keys and values")
     known = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     surplus = sorted(set(values) - set(known))
     if surplus:
@@ -121,11 +123,22 @@ def config_from_dict(cls: type[ConfigType], values: Mapping[str, Any], where: st
             f"{where}: unknown key {surplus[0]!r} in {cls.__name__}; known keys: {', '.join(known)}. "
             "Was it written by a newer version?"
         )
-    default = cls()
+    hints = get_type_hints(cls)
     for name, value in values.items():
-        expected = type(getattr(default, name))
-        if expected is float and isinstance(value, int):
-            continue
-        if getattr(default, name) is not None and not isinstance(value, expected):
-            raise CheckpointError(f"{where}: {name} is {value!r}, expected {expected.__name__}")
+        if not _fits(value, hints[name]):
+            wanted = getattr(hints[name], "__name__", str(hints[name]))
+            if get_origin(hints[name]) is Literal:
+                wanted = " or ".join(map(repr, get_args(hints[name])))
+            raise CheckpointError(f"{where}: {name} is {value!r}, expected {wanted}")
     return cls(**values)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a value from JSON suits a field of type ``hint``: bool, int, float, str, Literal, or one or None."""
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_args(hint):
+        return any(_fits(value, one) for one in get_args(hint))
+    if isinstance(value, bool) and hint is not bool:
+        return False
+    return isinstance(value, (int, float) if hint is float else hint)

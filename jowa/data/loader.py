@@ -92,13 +92,13 @@ class InMemoryEpisodes:
         ends[np.arange(len(ids)), count - 1] = index.ends_terminal[ids]
         tasks = np.array([self.tasks[name] for name in index.games], np.int64)[games]
         legal = np.stack([get_game(name).action_mask for name in index.games])[games]
-        return Segments(frames, actions, rewards, ends, mask, tasks, legal)  # type: ignore[arg-type]
+        return Segments(frames, actions, rewards, ends, mask, tasks, legal)
 
 
 def read_segment(
     store: EpisodeStore, index: SegmentIndex, segment: int, tasks: Mapping[str, int] | None = None
 ) -> Segments:
-    """Segment number ``segment`` as a batch of one, straight from the store: slow, plain, the oracle for every loader."""
+    """Segment number ``segment`` as a batch of one, straight from the store: the slow, plain oracle of loaders."""
     game = get_game(index.games[index.game[segment]])
     first, count = int(index.first[segment]), int(index.count[segment])
     containing = [e for e in store.episodes(game.name) if e.offset <= first < e.offset + e.length]

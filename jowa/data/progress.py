@@ -29,8 +29,16 @@ class StepProgress:
 
     def __init__(self, config: RecordConfig, steps: dict[str, int], enabled: bool) -> None:
         """``steps``: how many each game has already."""
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _RateColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True), disable=not enabled, speed_estimate_period=60.0)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _RateColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not enabled,
+            speed_estimate_period=60.0,
+        )
         self._tasks: dict[str, TaskID] = {
             game: self._progress.add_task(game, total=config.steps, completed=count) for game, count in steps.items()
         }
@@ -43,5 +51,7 @@ class StepProgress:
         self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._progress.stop()

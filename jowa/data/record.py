@@ -40,7 +40,7 @@ class RecordConfig:
     games: tuple[str, ...]
     """Games by their CamelCase names, for example Pong Breakout."""
     steps: int = 100_000
-    """Agent steps per game (four emulator frames each); whole episodes are played until there are at least that many."""
+    """Agent steps per game (four emulator frames each); whole episodes are played until there are at least as many."""
     policies: tuple[str, ...] = ()
     """Who plays: random, expert, expert:NOISE (share of random actions, 0 to 1) or agent:PATH. Episode k is played by
     policy k modulo their number. Default: a mixture of good, middling and bad play where the game has a script, else
@@ -106,8 +106,6 @@ class _Game:
     name: str
     steps: int
     committed: int
-    next_episode: int
-    """Number of the next episode to hand to a process."""
     playing: list[Future[Episode]] = field(default_factory=list)
     """Episodes handed out and not committed, in order."""
 
@@ -170,7 +168,7 @@ def record(config: RecordConfig, progress: bool = True) -> Summary:
     try:
         with EpisodeWriter.open(config.out) as writer:
             _agree_on_settings(writer, config)
-            games = [_Game(g, writer.num_steps(g), writer.num_episodes(g), writer.num_episodes(g)) for g in config.games]
+            games = [_Game(name, writer.num_steps(name), writer.num_episodes(name)) for name in config.games]
             reused = sum(game.committed for game in games)
             with StepProgress(config, {g.name: g.steps for g in games}, progress) as bar:
                 _fill(writer, games, config, bar)
@@ -206,16 +204,16 @@ def _fill(writer: EpisodeWriter, games: list[_Game], config: RecordConfig, bar: 
         return
     workers = config.workers or os.cpu_count() or 1
     options = AtariOptions(config.sticky, config.max_steps)
+    # Twice as many episodes as processes: while a long early one holds up the commits, nobody may idle.
+    ahead = 2 * workers if workers > 1 else 1
     with _players(workers) as pool:
         while unfinished := [game for game in games if not game.finished(config.steps)]:
             for game in unfinished:
-                # Twice as many as processes: one that waits for an earlier episode to be committed is idle.
-                while sum(len(g.playing) for g in unfinished) < 2 * workers and game.wants_more(config.steps):
+                while sum(len(g.playing) for g in unfinished) < ahead and game.wants_more(config.steps):
                     mixture = config.mixture(game.name)
-                    policy = mixture[game.next_episode % len(mixture)]
-                    arguments = (game.name, game.next_episode, policy, config.seed, options)
-                    game.playing.append(pool.submit(play_episode, *arguments))
-                    game.next_episode += 1
+                    number = game.committed + len(game.playing)
+                    policy = mixture[number % len(mixture)]
+                    game.playing.append(pool.submit(play_episode, game.name, number, policy, config.seed, options))
             wait([future for g in unfinished for future in g.playing], return_when=FIRST_COMPLETED)
             for game in unfinished:
                 _commit_finished(writer, game, config.steps, bar)

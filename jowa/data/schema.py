@@ -8,7 +8,6 @@ much of both is committed.  Replacing that one small document is what commits an
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,9 @@ import numpy as np
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
-from jowa.errors import DataError
+from jowa.errors import DataError, UsageError
+from jowa.games import NUM_ACTIONS, get_game
+from jowa.types import Episode
 
 SCHEMA = "jowa-episodes"
 VERSION = 1
@@ -66,15 +67,16 @@ def create_game_group(root: zarr.Group, path: Path, game: str) -> zarr.Group:
 def _create_array(
     group: zarr.Group, name: str, dtype: str, chunk: tuple[int, ...], shard: tuple[int, ...] | None
 ) -> None:
-    codecs = [BytesCodec(), ZstdCodec(level=1), Crc32cCodec()]
-    sharding = ShardingCodec(chunk_shape=chunk, codecs=codecs, index_codecs=[BytesCodec(), Crc32cCodec()])
+    compressors: list[ZstdCodec | Crc32cCodec] = [ZstdCodec(level=1), Crc32cCodec()]
+    index_codecs: list[BytesCodec | Crc32cCodec] = [BytesCodec(), Crc32cCodec()]
+    sharding = ShardingCodec(chunk_shape=chunk, codecs=[BytesCodec(), *compressors], index_codecs=index_codecs)
     group.create_array(
         name,
         shape=(0, *chunk[1:]),
         chunks=shard or chunk,
         dtype=dtype,
         serializer=sharding if shard else BytesCodec(),
-        compressors=None if shard else codecs[1:],
+        compressors=None if shard else compressors,
         filters=None,
         fill_value=np.zeros((), dtype).item(),
         # A chunk that is absent from disk must mean "lost", never "all zeros".
@@ -123,17 +125,39 @@ def check_game(path: Path, game: str) -> dict[str, Any]:
     return attributes
 
 
+def game_names(path: Path) -> list[str]:
+    """The games that have a group in the store at ``path``, alphabetically; half-made ones do not count."""
+    names = sorted(e.name for e in path.iterdir() if e.is_dir() and not e.name.endswith(PARTIAL))
+    for name in names:
+        if not (path / name / "zarr.json").is_file():
+            raise DataError(f"{path / name} has no zarr.json: restore it from a copy, or move that folder away")
+        try:
+            get_game(name)
+        except UsageError as error:
+            raise DataError(f"{path / name} is no game's group ({error}): move that folder away") from None
+    return names
+
+
 def shard_file(path: Path, game: str, array: str, shard: int) -> Path:
     """Where shard (or plain chunk) number ``shard`` of an array lies."""
     trailing = len(STEP_ARRAYS[array][1]) if array in STEP_ARRAYS else 0
     return path.joinpath(game, array, "c", str(shard), *["0"] * trailing)
 
 
-def sync_to_disk(path: Path) -> None:
-    """Make a written file, and its name in its folder, survive a power failure."""
-    for target in (path, path.parent):
-        descriptor = os.open(target, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def check_episode(episode: Episode) -> None:
+    """Refuse what the schema cannot hold: a bad episode must never reach the disk."""
+    get_game(episode.game)
+    steps = len(episode.actions)
+    for name, (dtype, row) in STEP_ARRAYS.items():
+        array = getattr(episode, name)
+        if array.dtype != np.dtype(dtype) or array.shape != (steps, *row) or steps == 0:
+            raise DataError(
+                f"an episode of {episode.game} has {name} {array.dtype} {array.shape}: expected {dtype} {(steps, *row)}"
+                " with at least one step"
+            )
+    if not (np.abs(episode.rewards) <= 1.0).all():
+        raise DataError(f"an episode of {episode.game} has rewards outside [-1, 1]: clip them before storing")
+    if episode.actions.max() >= NUM_ACTIONS or not get_game(episode.game).action_mask[episode.actions].all():
+        raise DataError(f"an episode of {episode.game} has actions that are illegal in it: map them to the full set")
+    if not 0 <= episode.seed < 2**64 or not np.isfinite(episode.score):
+        raise DataError(f"an episode of {episode.game} has seed {episode.seed}, score {episode.score}: not storable")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +13,12 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from jowa.data import lock as locking
 from jowa.data import schema
 from jowa.data.schema import EPISODE_ARRAYS, NUM_EPISODES, NUM_STEPS, POLICIES, STEP_ARRAYS
 from jowa.errors import DataError, UsageError
 from jowa.games import get_game
 from jowa.types import Episode
-
-LOCK_NAME = "writer.lock"
 
 
 @dataclass(frozen=True)
@@ -59,8 +56,7 @@ class EpisodeStore:
         """
         folder = Path(path)
         attributes = schema.check_root(folder)
-        names = sorted(e.name for e in folder.iterdir() if e.is_dir() and not e.name.endswith(schema.PARTIAL))
-        committed = {name: schema.check_game(folder, get_game(name).name) for name in names}
+        committed = {name: schema.check_game(folder, name) for name in schema.game_names(folder)}
         committed = {name: counts for name, counts in committed.items() if counts[NUM_EPISODES]}
         if not committed:
             raise DataError(f"the data set {folder} holds no finished episode: record some with python -m jowa.record")
@@ -104,11 +100,9 @@ class EpisodeStore:
         """The episodes of ``game`` in the order they were committed."""
         columns = self.table(game)
         policies: list[str] = self._counts(game)[POLICIES]
-        rows = zip(*(columns[k].tolist() for k in ("offset", "length", "terminal", "seed", "score")), strict=True)
-        return [
-            EpisodeInfo(*row, policy=policies[policy])
-            for row, policy in zip(rows, columns["policy"].tolist(), strict=True)
-        ]
+        names = ("offset", "length", "terminal", "seed", "score")
+        rows = zip(*(columns[name].tolist() for name in names), columns["policy"].tolist(), strict=True)
+        return [EpisodeInfo(*values, policy=policies[policy]) for *values, policy in rows]  # type: ignore[misc]
 
     def read_episode(self, game: str, index: int) -> Episode:
         """Episode number ``index`` of ``game``.  Raises :class:`DataError` naming what is damaged."""
@@ -232,20 +226,19 @@ class EpisodeWriter:
         folder = Path(path)
         if folder.exists() and not folder.is_dir():
             raise DataError(f"{folder} is a file: choose a folder for the data set")
-        is_new = not folder.exists() or not any(e.name not in (LOCK_NAME, "zarr.json.partial") for e in folder.iterdir())
-        if not is_new:
+        if not locking.is_blank(folder):
             schema.check_root(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _take_lock(folder)
+        lock = locking.take_lock(folder)
         try:
-            _remove_leftovers(folder)
-            if is_new:
-                zarr.create_group(
-                    folder, zarr_format=3, attributes={"schema": schema.SCHEMA, "version": schema.VERSION}
-                )
+            is_blank = locking.is_blank(folder)  # looked at again: another writer may just have finished
+            locking.remove_leftovers(folder)
+            if is_blank:
+                attributes: dict[str, Any] = {"schema": schema.SCHEMA, "version": schema.VERSION}
+                zarr.create_group(folder, zarr_format=3, attributes=attributes)
             writer = cls(folder, zarr.open_group(folder, mode="r+", zarr_format=3), lock)
-            for name in sorted(e.name for e in folder.iterdir() if e.is_dir()):
-                writer._resume(get_game(name).name)
+            for name in schema.game_names(folder):
+                writer._resume(name)
         except BaseException:
             os.close(lock)
             raise
@@ -264,11 +257,11 @@ class EpisodeWriter:
 
     def num_episodes(self, game: str) -> int:
         """Committed episodes of ``game``; 0 for a game that the store does not have yet."""
-        return int(self._groups[game].attrs[NUM_EPISODES]) if game in self._groups else 0  # type: ignore[call-overload]
+        return self._count(game, NUM_EPISODES)
 
     def num_steps(self, game: str) -> int:
         """Committed agent steps of ``game``."""
-        return int(self._groups[game].attrs[NUM_STEPS]) if game in self._groups else 0  # type: ignore[call-overload]
+        return self._count(game, NUM_STEPS)
 
     def append(self, episode: Episode) -> None:
         """Write and commit one episode.
@@ -276,10 +269,10 @@ class EpisodeWriter:
         Raises :class:`DataError` for arrays that break the schema, OSError when the disk is full;
         in both cases the store keeps exactly the episodes it had.
         """
-        _check_episode(episode)
-        group = self._groups.get(episode.game) or self._create(episode.game)
+        schema.check_episode(episode)
+        group = self._groups[episode.game] if episode.game in self._groups else self._create(episode.game)
         first, count = self.num_steps(episode.game), self.num_episodes(episode.game)
-        policies: list[str] = list(group.attrs[POLICIES])  # type: ignore[arg-type]
+        policies: list[str] = list(dict[str, Any](group.attrs)[POLICIES])
         if episode.policy not in policies:
             policies.append(episode.policy)
         row = {
@@ -308,6 +301,10 @@ class EpisodeWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _count(self, game: str, key: str) -> int:
+        counts: dict[str, Any] = dict(self._groups[game].attrs) if game in self._groups else {key: 0}
+        return int(counts[key])
 
     def _create(self, game: str) -> zarr.Group:
         self._groups[game] = schema.create_game_group(self._root, self.path, get_game(game).name)
@@ -341,42 +338,3 @@ def _write_rows(group: zarr.Group, name: str, first: int, rows: NDArray[Any]) ->
     array = _array(group, name)
     array.resize((first + len(rows), *array.shape[1:]))
     array[first : first + len(rows)] = rows
-
-
-def _check_episode(episode: Episode) -> None:
-    """Refuse what the schema cannot hold: a bad episode must never reach the disk."""
-    get_game(episode.game)
-    steps = len(episode.actions)
-    for name, (dtype, row) in STEP_ARRAYS.items():
-        array = getattr(episode, name)
-        if array.dtype != np.dtype(dtype) or array.shape != (steps, *row) or steps == 0:
-            raise DataError(
-                f"an episode of {episode.game} has {name} {array.dtype} {array.shape}: expected {dtype} {(steps, *row)}"
-                " with at least one step"
-            )
-    if not (np.abs(episode.rewards) <= 1.0).all():
-        raise DataError(f"an episode of {episode.game} has rewards outside [-1, 1]: clip them before storing")
-    if not get_game(episode.game).action_mask[np.minimum(episode.actions, 17)].all() or episode.actions.max() > 17:
-        raise DataError(f"an episode of {episode.game} has actions that are illegal in it: map them to the full set")
-    if not 0 <= episode.seed < 2**64 or not np.isfinite(episode.score):
-        raise DataError(f"an episode of {episode.game} has seed {episode.seed}, score {episode.score}: not storable")
-
-
-def _take_lock(folder: Path) -> int:
-    # The kernel lets go of the lock when the process dies, however it dies.
-    lock = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise DataError(f"{folder} is being written by another process: wait for it, or choose another folder") from None
-    return lock
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Delete temporary files and half-made game groups of a writer that was killed."""
-    for leftover in list(folder.rglob("*" + schema.PARTIAL)):
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink(missing_ok=True)

@@ -7,9 +7,7 @@ Losing a life does not end an episode.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +15,11 @@ import cv2
 import gymnasium
 import numpy as np
 from ale_py import Action, ALEInterface, LoggerMode, roms
+from ale_py.vector_env import AtariVectorEnv
 from numpy.typing import NDArray
 
 from jowa.errors import UsageError
-from jowa.games import ACTIONS, NUM_ACTIONS, get_game
+from jowa.games import ACTIONS, NUM_ACTIONS, Game, get_game
 
 FRAME_SIZE = 84
 FRAME_SKIP = 4
@@ -88,7 +87,9 @@ class AtariEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
     def _load(self, emulator_seed: int) -> None:
         # ALE takes a new seed only when it loads a ROM.
         self._ale.setInt("random_seed", emulator_seed)
-        self._ale.loadROM(roms.get_rom_path(self.game.rom))
+        rom = roms.get_rom_path(self.game.rom)
+        assert rom is not None, "ale-py carries the ROMs of all 60 games"
+        self._ale.loadROM(rom)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -111,9 +112,7 @@ class AtariEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         episode has ended or not begun.
         """
         index = int(action)
-        if not 0 <= index < NUM_ACTIONS or not self._legal[index]:
-            legal = ", ".join(f"{i} {ACTIONS[i]}" for i in self.game.legal_actions)
-            raise ValueError(f"action {index} is not legal in {self.game.name}: choose one of {legal}")
+        _check_legal(self.game, self._legal, index)
         if not self._running:
             raise RuntimeError("the episode is over: call reset() before step()")
         chosen = self._actions[index]
@@ -145,7 +144,7 @@ class AtariEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
 
 
 class AtariVector:
-    """``num`` independent environments of one game, stepped together on a pool of threads.
+    """``num`` independent environments of one game, stepped together by ALE's own threads, without Python's lock.
 
     Slot i with seed s plays exactly what :class:`AtariEnv` with seed s plays, whatever the other
     slots do.  A slot whose episode ended stays done: its frame freezes, its rewards are 0 and its
@@ -156,39 +155,55 @@ class AtariVector:
         self, game: str, num: int, options: AtariOptions = AtariOptions(), seeds: Sequence[int] | None = None
     ) -> None:
         """``seeds``: one a slot (default 0 .. num-1).  Raises :class:`UsageError` for a wrong count."""
-        chosen = list(range(num)) if seeds is None else [int(seed) for seed in seeds]
-        if num < 1 or len(chosen) != num:
-            raise UsageError(f"{num} environments with {len(chosen)} seeds: expected one seed for each of at least 1")
+        self.game = get_game(game)
+        self.options = options
         self.num = num
-        self.seeds = chosen
-        self.environments = [AtariEnv(game, options) for _ in range(num)]
-        self._pool = ThreadPoolExecutor(max_workers=min(num, os.cpu_count() or 1))
+        self.seeds = list(range(num)) if seeds is None else [int(seed) for seed in seeds]
+        if num < 1 or len(self.seeds) != num:
+            raise UsageError(f"{num} environments, {len(self.seeds)} seeds: expected one seed for each of at least 1")
+        self._legal = self.game.action_mask
+        # Every default that differs from AtariEnv's preprocessing is overridden here.
+        self._environments = AtariVectorEnv(
+            self.game.rom,
+            num,
+            repeat_action_probability=options.sticky,
+            max_num_frames_per_episode=2**31 - 1,  # ALE's own cut stops in the middle of a step: count here instead
+            full_action_space=True,
+            stack_num=1,
+            noop_max=0,
+            reward_clipping=False,
+            use_fire_reset=False,
+        )
         self._frames = np.zeros((num, FRAME_SIZE, FRAME_SIZE), np.uint8)
-        self._rewards = np.zeros(num, np.float32)
         self._terminated = np.zeros(num, np.bool_)
         self._truncated = np.zeros(num, np.bool_)
+        self._steps = np.zeros(num, np.int64)
 
     @property
     def done(self) -> NDArray[np.bool_]:
         """bool (num,): slots whose episode has ended."""
         return self._terminated | self._truncated
 
-    @property
-    def ram(self) -> NDArray[np.uint8]:
-        """uint8 (num, 128): every slot's memory."""
-        return np.stack([environment.ram for environment in self.environments])
-
     def reset(self) -> NDArray[np.uint8]:
         """Start every slot anew from its seed: frames uint8 (num, 84, 84)."""
+        observations, _ = self._environments.reset(seed=_emulator_seeds(self.seeds))
+        self._frames = np.array(observations[:, 0], np.uint8)
+        self._steps[:] = 0
         self._terminated[:] = self._truncated[:] = False
-        for slot, frame in enumerate(self._pool.map(self._reset_slot, range(self.num), self.seeds)):
-            self._frames[slot] = frame
         return self._frames.copy()
 
-    def reset_done(self) -> NDArray[np.uint8]:
-        """Start a new episode, without reseeding, in the slots that are done: frames uint8 (num, 84, 84)."""
-        for slot in np.flatnonzero(self.done):
-            self._frames[slot] = self._reset_slot(int(slot), None)
+    def reset_done(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
+        """Start a new episode in the slots that are done, with ``seeds`` one for each of them, in order.
+
+        Returns frames uint8 (num, 84, 84).  Raises :class:`UsageError` for another number of seeds.
+        """
+        done = self.done
+        if len(seeds) != done.sum():
+            raise UsageError(f"{len(seeds)} seeds for {done.sum()} finished environments: expected one each")
+        if done.any():
+            observations, _ = self._environments.reset(seed=_emulator_seeds(seeds), options={"reset_mask": done})
+            self._frames[done] = observations[:, 0] if len(observations) == len(seeds) else observations[done, 0]
+        self._steps[done] = 0
         self._terminated[:] = self._truncated[:] = False
         return self._frames.copy()
 
@@ -200,23 +215,31 @@ class AtariVector:
         Returns (frames uint8 (num, 84, 84), rewards float32 (num,) in game points, terminated bool (num,),
         truncated bool (num,)); the last two stay true for done slots.  Raises ValueError for an illegal action.
         """
+        alive = ~self.done
         if len(actions) != self.num:
             raise ValueError(f"{len(actions)} actions for {self.num} environments: expected one each")
-        self._rewards[:] = 0.0
-        alive = np.flatnonzero(~self.done)
-        chosen = [int(actions[slot]) for slot in alive]
-        # Chunks of slots, not single ones: handing a task to a thread costs as much as a tenth of a step.
-        list(self._pool.map(self._step_slot, alive, chosen))
-        return self._frames.copy(), self._rewards.copy(), self._terminated.copy(), self._truncated.copy()
+        # ALE goes on playing a finished slot (from a new start); it idles there and nobody looks.
+        chosen = np.where(alive, np.asarray(actions, np.int64), 0)
+        for action in np.unique(chosen):
+            _check_legal(self.game, self._legal, int(action))
+        observations, rewards, terminated, _, _ = self._environments.step(chosen)
+        self._frames[alive] = observations[alive, 0]
+        self._steps += alive
+        self._terminated |= alive & terminated
+        self._truncated |= alive & ~terminated & (self._steps >= self.options.max_steps)
+        earned = np.where(alive, rewards, 0).astype(np.float32)
+        return self._frames.copy(), earned, self._terminated.copy(), self._truncated.copy()
 
     def close(self) -> None:
-        """Stop the threads."""
-        self._pool.shutdown()
+        """Let go of the emulators and their threads."""
+        self._environments.close()
 
-    def _reset_slot(self, slot: int, seed: int | None) -> NDArray[np.uint8]:
-        return self.environments[slot].reset(seed=seed)[0]
 
-    def _step_slot(self, slot: int, action: int) -> None:
-        frame, reward, terminated, truncated, _ = self.environments[slot].step(action)
-        self._frames[slot], self._rewards[slot] = frame, reward
-        self._terminated[slot], self._truncated[slot] = terminated, truncated
+def _emulator_seeds(seeds: Sequence[int]) -> NDArray[np.int64]:
+    return np.array([seed_of_emulator(seed) for seed in seeds], np.int64)
+
+
+def _check_legal(game: Game, mask: NDArray[np.bool_], action: int) -> None:
+    if not 0 <= action < NUM_ACTIONS or not mask[action]:
+        legal = ", ".join(f"{i} {ACTIONS[i]}" for i in game.legal_actions)
+        raise ValueError(f"action {action} is not legal in {game.name}: choose one of {legal}")

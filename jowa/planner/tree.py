@@ -154,7 +154,7 @@ class ReferenceBeamTree:
         slots = 1 if self._level == 0 else self.width
         _check("q", q, np.float32, (self.num_roots, slots, self.num_actions))
         _check("legal", legal, np.bool_, (self.num_roots, self.num_actions))
-        parents = np.repeat(np.arange(slots), self.width)
+        parents = np.tile(np.repeat(np.arange(slots), self.width), (self.num_roots, 1))
         actions = np.zeros((self.num_roots, slots * self.width), dtype=np.int64)
         valid = np.zeros_like(actions, dtype=np.bool_)
         for root in range(self.num_roots):
@@ -164,9 +164,8 @@ class ReferenceBeamTree:
                     first = slot * self.width
                     actions[root, first : first + len(chosen)] = chosen
                     valid[root, first : first + len(chosen)] = True
-        expansion = Expansion(np.tile(parents, (self.num_roots, 1)), actions, valid)
-        self._pending = Expansion(*(field.copy() for field in expansion))
-        return expansion
+        self._pending = Expansion(parents, actions.copy(), valid.copy())  # the caller may write into its arrays
+        return Expansion(parents, actions, valid)
 
     def keep(self, rewards: Float, ends: Bool, values: Float) -> Kept:
         """See :meth:`SearchTree.keep`."""

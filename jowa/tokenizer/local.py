@@ -45,6 +45,16 @@ class LocalEncoder(nn.Module):
         x = self.patches(frames).permute(0, 2, 3, 1)
         return self.out(self.norm(self.blocks(x))).permute(0, 3, 1, 2)
 
+    def encode_patches(self, patches: Tensor) -> Tensor:
+        """float (N, 1, 14, 14) in [-1, 1], from anywhere in a frame, to float (N, code_dim)."""
+        return self.out(self.norm(self.blocks(self.patches(patches)[:, :, 0, 0])))
+
+
+def split_patches(frames: Tensor) -> Tensor:
+    """(B, 84, 84) to its patches (B, 36, 14, 14), row-major."""
+    grid = frames.view(-1, GRID, PATCH, GRID, PATCH).transpose(2, 3)
+    return grid.reshape(-1, GRID * GRID, PATCH, PATCH)
+
 
 class LocalDecoder(nn.Module):
     """float (B, code_dim, 6, 6) to float (B, 1, 84, 84) in [-1, 1]; a patch sees its neighbours' codes once."""

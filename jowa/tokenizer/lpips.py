@@ -54,7 +54,7 @@ class LPIPS(nn.Module):
             )
             for index, parameter in enumerate(network.linear):
                 parameter.copy_(weights[f"lin{index}.model.1.weight"].flatten())
-        except (OSError, KeyError, RuntimeError) as error:
+        except Exception as error:  # what a damaged pickle raises depends on which byte is damaged
             raise CheckpointError(
                 f"cannot read LPIPS weights from {vgg16} and {linear} ({error}): expected torchvision's VGG16 "
                 "state dict and lpips' vgg.pth; leave both paths empty to train without the perceptual term"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from jowa.config import FRAME_SIZE, TOKENS_PER_FRAME, TokenizerConfig
 from jowa.kernels.vq_lookup import vq_lookup
-from jowa.tokenizer.local import GRID, LocalDecoder, LocalEncoder
+from jowa.tokenizer.local import GRID, LocalDecoder, LocalEncoder, split_patches
 from jowa.tokenizer.lpips import LPIPS
 from jowa.tokenizer.published import PublishedDecoder, PublishedEncoder, orthogonal_init
 
@@ -75,10 +75,32 @@ class Tokenizer(nn.Module):
         return self._nearest(self.latents(flat)).view(*frames.shape[:-2], TOKENS_PER_FRAME)
 
     @torch.no_grad()
+    def encode_sequence(self, frames: Tensor) -> Tensor:
+        """Tokens int64 (N, 36) of ``frames`` uint8 (N, 84, 84) in order of time, as :meth:`encode` gives them.
+
+        A local encoder computes only the patches that differ from the frame before: a fifth or less.
+        """
+        if not isinstance(self.encoder, LocalEncoder) or len(frames) == 0:
+            return self.encode(frames)
+        patches = split_patches(frames)
+        changed = torch.ones(len(frames), TOKENS_PER_FRAME, dtype=torch.bool, device=frames.device)
+        changed[1:] = (patches[1:] != patches[:-1]).flatten(2).any(-1)
+        latents = self.encoder.encode_patches(_scale(patches[changed]))
+        # Row i of a column holds the number of the last changed row at or before it.
+        rows = torch.arange(len(frames), device=frames.device)[:, None]
+        latest = torch.where(changed, rows, 0).cummax(0).values
+        order = changed.flatten().cumsum(0).view_as(changed) - 1
+        return vq_lookup(latents, self.embedding.weight)[order.gather(0, latest)]
+
+    @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
         """Frames float32 (..., 84, 84), clamped to [0, 1], of ``tokens`` int64 (..., 36)."""
+        return self.decode_unclamped(tokens).clamp(0, 1)
+
+    def decode_unclamped(self, tokens: Tensor) -> Tensor:
+        """The decoder's own output, float32 (..., 84, 84) in about [0, 1], of ``tokens`` int64 (..., 36)."""
         pixels = self._decode_codes(self._grid(tokens.reshape(-1, TOKENS_PER_FRAME)))
-        return pixels.add(1).div(2).clamp(0, 1).float().view(*tokens.shape[:-1], FRAME_SIZE, FRAME_SIZE)
+        return pixels.add(1).div(2).float().view(*tokens.shape[:-1], FRAME_SIZE, FRAME_SIZE)
 
     def _grid(self, tokens: Tensor) -> Tensor:
         return self.embedding(tokens).view(-1, GRID, GRID, self.config.code_dim).permute(0, 3, 1, 2)
@@ -135,5 +157,5 @@ class Tokenizer(nn.Module):
 
 
 def _scale(frames: Tensor) -> Tensor:
-    """uint8 (B, 84, 84) in [0, 255] to float32 (B, 1, 84, 84) in [-1, 1]."""
+    """uint8 (B, h, w) in [0, 255] to float32 (B, 1, h, w) in [-1, 1]."""
     return frames[:, None].float().mul(2.0 / 255.0).sub(1.0)

@@ -74,7 +74,7 @@ class Feed:
         self._tokens = {}
         for game, frames in self.episodes.frames.items():
             parts = [
-                tokenizer.encode(torch.from_numpy(frames[start : start + ENCODE_CHUNK]).to(self.place.device)).cpu()
+                tokenizer.encode_sequence(torch.from_numpy(frames[start : start + ENCODE_CHUNK]).to(self.place.device)).cpu()
                 for start in range(0, len(frames), ENCODE_CHUNK)
             ]
             self._tokens[game] = torch.cat(parts).numpy().astype(np.uint16)

@@ -17,12 +17,10 @@ REFERENCE_GAMES = ("Pong", "Breakout", "AirRaid", "Freeway", "Atlantis", "Seaque
 
 def overlap(cells: int, pixels: int) -> np.ndarray:
     """float64 (cells, pixels): the share of each cell that each pixel covers, both laid over one length."""
-    weights = np.zeros((cells, pixels))
-    for cell in range(cells):
-        left, right = cell * pixels / cells, (cell + 1) * pixels / cells
-        for pixel in range(pixels):
-            weights[cell, pixel] = max(0.0, min(right, pixel + 1) - max(left, pixel)) / (right - left)
-    return weights
+    edges = np.arange(cells + 1)[:, None] * pixels / cells
+    pixel = np.arange(pixels)
+    covered = np.minimum(edges[1:], pixel + 1) - np.maximum(edges[:-1], pixel)
+    return np.maximum(covered, 0.0) * cells / pixels
 
 
 class SlowReference:
@@ -64,7 +62,7 @@ def test_pixels_rewards_and_ends_equal_the_slow_reference(game: str) -> None:
     assert_same_pixels(frame, reference.resize(reference.ale.getScreenGrayscale()))
     generator = np.random.default_rng(5)
     changed = 0
-    for _ in range(150):
+    for _ in range(100):
         action = int(generator.choice(environment.legal_actions))
         previous = frame
         frame, reward, terminated, truncated, _ = environment.step(action)
@@ -74,7 +72,7 @@ def test_pixels_rewards_and_ends_equal_the_slow_reference(game: str) -> None:
         changed += not np.array_equal(frame, previous)
         if over:
             break
-    assert changed > 50, "the game must have moved for this test to mean anything"
+    assert changed > 30, "the game must have moved for this test to mean anything"
 
 
 def play(environment: AtariEnv, seed: int, steps: int) -> list[tuple[bytes, float]]:
@@ -142,7 +140,7 @@ def test_illegal_actions_are_refused_and_change_nothing(action: int) -> None:
 
 
 def test_options_and_games_are_checked() -> None:
-    with pytest.raises(UsageError, match="sticky is 1.5"):
+    with pytest.raises(UsageError, match=r"sticky is 1\.5"):
         AtariOptions(sticky=1.5)
     with pytest.raises(UsageError, match="max_steps is 0"):
         AtariOptions(max_steps=0)
@@ -191,14 +189,19 @@ def test_done_slots_freeze_until_reset_done() -> None:
         frames, rewards, terminated, _ = vector.step([17, 0])  # a done slot's action is not even looked at
         assert np.array_equal(frames[0], last) and rewards[0] == 0.0 and terminated.tolist() == [True, False]
     untouched = frames[1]
-    frames = vector.reset_done()
+    with pytest.raises(UsageError, match="2 seeds for 1 finished"):
+        vector.reset_done([7, 8])
+    frames = vector.reset_done([7])  # its emulator idled for a while: the seed alone must decide
     assert not vector.done.any() and np.array_equal(frames[1], untouched)
-    vector.step([1, 0])
+    single = AtariEnv("Breakout")
+    assert np.array_equal(frames[0], single.reset(seed=7)[0])
+    for _ in range(30):
+        assert np.array_equal(vector.step([1, 0])[0][0], single.step(1)[0])
     vector.close()
 
 
 def test_vector_checks_its_arguments() -> None:
-    with pytest.raises(UsageError, match="3 environments with 2 seeds"):
+    with pytest.raises(UsageError, match="3 environments, 2 seeds"):
         AtariVector("Pong", 3, AtariOptions(), [1, 2])
     vector = AtariVector("Pong", 2, AtariOptions(), [1, 2])
     vector.reset()
@@ -206,5 +209,4 @@ def test_vector_checks_its_arguments() -> None:
         vector.step([0])
     with pytest.raises(ValueError, match="not legal in Pong"):
         vector.step([0, 2])
-    assert vector.ram.shape == (2, 128)
     vector.close()

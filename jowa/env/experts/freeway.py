@@ -20,7 +20,7 @@ STRIDE = 4
 LANE_FIRST, LANE_PITCH, LANE_HEIGHT = 14, 16, 14
 HIT_LEFT, HIT_RIGHT = 39.0, 54.0
 """A car whose x lies between these runs over a chicken in its lane."""
-MARGIN = 3.0
+MARGIN = 1.0
 """Pixels kept from a car, for the frames between two steps and for sticky actions."""
 HIT_COST = 14.0
 """Steps that a hit costs: the chicken is pushed back a lane and a half and lies still for a while."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,23 +77,26 @@ class NoisyPolicy:
 
 
 class _AgentPolicy:
-    """A trained agent behind the same two verbs; it sees frames only."""
+    """A trained agent behind the same two verbs: greedy in Q, eight steps of memory; it sees frames only."""
 
     def __init__(self, path: str, game: str) -> None:
         # Late and by name: env stands below agent, and recording scripts must not import torch.
         from importlib import import_module
 
-        self._agent = import_module("jowa.agent").Agent.load(path)
-        self._game = game
+        planner = import_module("jowa.planner.plan").PlannerConfig(name="none")
+        self._player: Any = import_module("jowa.agent").Agent.load(path).player([game], planner, 8)
 
     def reset(self, seed: int) -> None:
         """See :class:`Policy`."""
-        self._agent.reset(seed=seed, game=self._game)
+        del seed  # nothing random: the sticky actions alone make its episodes differ
+        self._player.reset(0)
 
     def act(self, frame: NDArray[np.uint8], ram: NDArray[np.uint8]) -> int:
         """See :class:`Policy`."""
         del ram
-        return int(self._agent.act(frame))
+        actions: NDArray[np.int64] = self._player.decide([0], frame[None]).actions
+        self._player.took([0], actions)
+        return int(actions[0])
 
 
 def make_policy(spec: str, game: str) -> Policy:
@@ -111,7 +114,9 @@ def make_policy(spec: str, game: str) -> Policy:
         return _AgentPolicy(argument, game)
     if kind == "expert":
         if game not in EXPERTS:
-            raise UsageError(f"{game} has no scripted expert: choose random, agent:PATH, or one of {', '.join(EXPERTS)}")
+            raise UsageError(
+                f"{game} has no scripted expert, only {', '.join(EXPERTS)} have: choose random or agent:PATH"
+            )
         return NoisyPolicy(EXPERTS[game](), _noise(spec, argument), legal)
     raise UsageError(f"unknown policy {spec!r}: expected random, expert, expert:NOISE (0 to 1) or agent:PATH")
 

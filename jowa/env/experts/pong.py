@@ -10,11 +10,11 @@ from jowa.env.experts.base import FIRE, LEFT, NOOP, RIGHT, fold
 BALL_X, BALL_Y, PADDLE_Y = 49, 54, 51
 TOP, BOTTOM = 44.0, 207.0
 PLANE_X = 188.0
-PADDLE_CENTRE = 7.0
-COAST = 0.5
+PADDLE_CENTRE = 5.0
+COAST = 0.4
 """How far the paddle rolls on after the button is let go, in units of its movement in the last step."""
-NEAR = 6.0
-AIM = 1
+NEAR = 7.0
+AIM = 0
 
 
 class PongExpert:

@@ -1,0 +1,69 @@
+"""Evaluation results as JSON and as a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+import jowa
+from jowa.errors import JowaError
+from jowa.evaluate.scores import Aggregate, GameScore, aggregate
+from jowa.files import atomic_write_text
+
+
+def results_document(settings: dict[str, Any], results: Sequence[GameScore], device: torch.device) -> dict[str, Any]:
+    """Everything about an evaluation, ready for JSON."""
+    aggregates = {f"iqm_{name}": aggregate(results, reference) for name, reference in (("hns", "human"), ("dns", "dqn"))}
+    return {
+        "jowa": jowa.__version__,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "torch": torch.__version__,
+        "settings": settings,
+        "games": [dataclasses.asdict(result) for result in results],
+        **{name: None if value is None else dataclasses.asdict(value) for name, value in aggregates.items()},
+    }
+
+
+def write_results(path: Path, document: dict[str, Any]) -> None:
+    """Write ``document`` as JSON; a file that is there is replaced, one that cannot be is an error."""
+    if path.is_dir():
+        raise JowaError(f"{path} is a folder: name a file for the results")
+    atomic_write_text(path, json.dumps(document, indent=2) + "\n")
+
+
+def interval(low: float, high: float) -> str:
+    """``[low, high]`` with a sensible number of digits."""
+    return f"[{number(low)}, {number(high)}]"
+
+
+def number(value: float) -> str:
+    """Three digits or so: scores range from 0.1 to millions."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def score_table(title: str, results: Sequence[GameScore], document: dict[str, Any]) -> Table:
+    """Per game: mean, 95% interval, episodes, HNS, DNS; below, the interquartile means."""
+    table = Table(title=title)
+    for name in ("game", "mean", "95% interval", "episodes", "HNS", "DNS"):
+        table.add_column(name, justify="left" if name == "game" else "right")
+    for r in results:
+        normalised = ["-" if value is None else f"{value:.3f}" for value in (r.hns, r.dns)]
+        table.add_row(r.game, number(r.mean), interval(r.low, r.high), str(len(r.scores)), *normalised)
+    human, dqn = document["iqm_hns"], document["iqm_dns"]
+    if human and dqn:
+        cells = [f"{a['iqm']:.3f} [{a['low']:.3f}, {a['high']:.3f}]" for a in (human, dqn)]
+        table.add_section()
+        table.add_row(f"IQM over {human['games']}", "", "", "", *cells)
+    return table
+
+
+__all__ = ["Aggregate", "number", "results_document", "score_table", "write_results"]

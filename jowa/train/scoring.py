@@ -1,0 +1,66 @@
+"""The table at the end of training: random, the data's own policy, the agent without and with planning."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from rich.table import Table
+
+from jowa.agent import Agent
+from jowa.data.store import EpisodeStore
+from jowa.evaluate import GameScore, agent_player, get_protocol, play, random_player, summarise
+from jowa.evaluate.play import MakePlayer
+from jowa.evaluate.report import interval, number, results_document
+from jowa.progress import steps_progress
+from jowa.train.config import TrainConfig
+
+ROWS = ("random", "data", "agent", "agent + beam search")
+"""Who plays, from top to bottom of the table."""
+
+
+def score(config: TrainConfig, agent: Agent, step: int) -> dict[str, Any]:
+    """Play every row of the table in every game; the document that ``results.json`` holds."""
+    settings = config.evaluation
+    protocol = get_protocol(settings.protocol)
+    contexts = dict.fromkeys(config.data.games, settings.context)
+    planner = agent.planning.planner
+    rows: dict[str, list[GameScore]] = {"data": _data_scores(config)}
+    players: dict[str, MakePlayer] = {
+        "random": random_player(config.seed),
+        "agent": agent_player(agent, dataclasses.replace(planner, name="none"), contexts),
+        "agent + beam search": agent_player(agent, planner, contexts),
+    }
+    games = config.data.games
+    for name, player in players.items():
+        with steps_progress(f"playing: {name}", settings.episodes * len(games), "episodes") as advance:
+            played = play(
+                player, games, settings.episodes, protocol, config.seed,
+                on_progress=lambda done, steps, advance=advance: advance(done, f"{steps:,} decisions"),
+            )  # fmt: skip
+        rows[name] = [summarise(game, [p.score for p in played if p.game == game]) for game in games]
+    document = results_document(dataclasses.asdict(settings), rows["agent + beam search"], agent.device)
+    document["step"] = step
+    document["rows"] = {name: [dataclasses.asdict(result) for result in rows[name]] for name in ROWS}
+    return document
+
+
+def _data_scores(config: TrainConfig) -> list[GameScore]:
+    store = EpisodeStore.open(config.data.path)
+    return [summarise(game, [info.score for info in store.episodes(game)]) for game in config.data.games]
+
+
+def demo_table(document: dict[str, Any]) -> Table:
+    """The document as a table: a block a game, a row a player."""
+    table = Table(title=f"scores in real games, protocol {document['settings']['protocol']}")
+    for name in ("game", "player", "mean", "95% interval", "episodes"):
+        table.add_column(name, justify="left" if name in ("game", "player") else "right")
+    for index, result in enumerate(document["rows"]["random"]):
+        for name in ROWS:
+            row = document["rows"][name][index]
+            table.add_row(
+                result["game"] if name == ROWS[0] else "", name, number(row["mean"]),
+                interval(row["low"], row["high"]), str(len(row["scores"])),
+            )  # fmt: skip
+        table.add_section()
+    return table

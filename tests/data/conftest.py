@@ -1,0 +1,56 @@
+"""Made-up episodes: every frame, action and reward tells which step of which episode it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jowa.data.store import EpisodeStore, EpisodeWriter
+from jowa.games import get_game
+from jowa.types import Episode
+
+MakeEpisode = Callable[..., Episode]
+
+
+def episode_maker(game: str, length: int, seed: int = 0, terminal: bool = True, policy: str = "random") -> Episode:
+    generator = np.random.default_rng((seed, length))
+    frames = np.zeros((length, 84, 84), np.uint8)
+    frames[:, 20:30, 30:40] = generator.integers(0, 255, (length, 10, 10), dtype=np.uint8)
+    frames[:, 0, 0] = np.arange(length) % 251
+    rewards = generator.choice(np.array([-1.0, 0.0, 0.25, 1.0], np.float32), length)
+    actions = generator.choice(get_game(game).legal_actions, length).astype(np.uint8)
+    return Episode(game, frames, actions, rewards, terminal, policy, seed, float(rewards.sum() * 7))
+
+
+@pytest.fixture(scope="session")
+def make_episode() -> MakeEpisode:
+    return episode_maker
+
+
+@pytest.fixture
+def make_store(tmp_path: Path, make_episode: MakeEpisode) -> Callable[..., EpisodeStore]:
+    """A store of one game per keyword: its episodes' lengths; negative for an episode that was cut off."""
+
+    def make(**lengths: Sequence[int]) -> EpisodeStore:
+        with EpisodeWriter.open(tmp_path / "store") as writer:
+            for game, values in lengths.items():
+                for number, length in enumerate(values):
+                    writer.append(make_episode(game, abs(length), number, terminal=length > 0))
+        return EpisodeStore.open(tmp_path / "store")
+
+    return make
+
+
+def _same_episode(a: Episode, b: Episode) -> None:
+    assert (a.game, a.terminal, a.policy, a.seed, a.score) == (b.game, b.terminal, b.policy, b.seed, b.score)
+    for name in ("frames", "actions", "rewards"):
+        left, right = getattr(a, name), getattr(b, name)
+        assert left.dtype == right.dtype and np.array_equal(left, right), name
+
+
+@pytest.fixture(scope="session")
+def assert_same_episode() -> Callable[[Episode, Episode], None]:
+    return _same_episode
