@@ -10,6 +10,7 @@ import json
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ class Agent:
 
         for name, module in (("tokenizer", self.tokenizer), ("model", self.model)):
             tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
-            atomic_write(folder / f"{name}.safetensors", lambda path, tensors=tensors: save_file(tensors, path))
+            atomic_write(folder / f"{name}.safetensors", partial(save_file, tensors))
         config = {
             "format": FORMAT,
             "tokenizer": dataclasses.asdict(self.tokenizer.config),
@@ -114,9 +115,7 @@ class Agent:
             raise CheckpointError(f"{where} describes impossible networks ({error}): restore it") from error
         _load_weights(tokenizer, folder / "tokenizer.safetensors")
         _load_weights(model, folder / "model.safetensors")
-        planning = Planning(
-            config_from_dict(PlannerConfig, config["planning"]["planner"], where), config["planning"]["context"]
-        )
+        planning = _read_planning(config["planning"], where)
         autocast = choose_precision(precision, place)
         return cls(tokenizer.to(place), model.to(place), config["tasks"], autocast, planning)
 
@@ -164,7 +163,8 @@ class Player:
         longest = agent.model.config.context_steps - self.planner.horizon
         if longest < 1:
             raise UsageError(
-                f"horizon {self.planner.horizon} leaves no context: expected at most {longest + self.planner.horizon - 1}"
+                f"horizon {self.planner.horizon} leaves no context: expected at most "
+                f"{longest + self.planner.horizon - 1}"
             )
         limits = [min(longest, steps) for steps in contexts]
         self._memories = [_Memory(deque(maxlen=n), deque(maxlen=n)) for n in limits]
@@ -230,11 +230,26 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} holds no JSON object: restore it or write the agent anew")
     if config.get("format") != FORMAT:
-        raise CheckpointError(f"{path} has format {config.get('format')!r}, this version reads {FORMAT}: convert it anew")
+        raise CheckpointError(
+            f"{path} has format {config.get('format')!r}, this version reads {FORMAT}: convert it anew"
+        )
     absent = {"tokenizer", "model", "tasks", "planning"} - set(config)
     if absent:
         raise CheckpointError(f"{path} lacks {sorted(absent)[0]!r}: restore it or write the agent anew")
     return config
+
+
+def _read_planning(values: object, where: str) -> Planning:
+    """:class:`Planning` from ``config.json``; :class:`CheckpointError` for anything else."""
+    if not isinstance(values, dict) or set(values) != {"planner", "context"}:
+        raise CheckpointError(f"{where}: planning is {values!r}, expected planner and context")
+    context = values["context"]
+    if isinstance(context, bool) or not isinstance(context, int) or context < 1:
+        raise CheckpointError(f"{where}: context is {context!r}, expected at least 1 step")
+    try:
+        return Planning(config_from_dict(PlannerConfig, values["planner"], where), context)
+    except UsageError as error:
+        raise CheckpointError(f"{where}: {error}") from error
 
 
 def _check_tasks(tasks: object, count: int, where: str) -> None:

@@ -74,8 +74,8 @@ class ModelConfig:
     task_embedding: bool = True
     """Whether the task id is embedded (off: the paper's ablation)."""
     q_init: float | None = None
-    """Where every Q starts, in clipped reward: the last bias of the Q head is set so that the initial
-    distribution is narrow around it.  None: as published, uniform over the atoms, so Q starts at their mean."""
+    """Where every Q starts, in clipped reward: the last bias of the Q head makes the initial distribution the
+    widest one with this mean.  None: as published, uniform over the atoms, so Q starts at their mean."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,15 @@ PRESETS: dict[str, Preset] = {
     "tiny": Preset(
         TokenizerConfig(encoder="local", vocab_size=512, code_dim=64, channels=192),
         ModelConfig(
-            layers=3, heads=4, width=128, q_width=256, q_ensemble=2, vocab_size=512, context_steps=8, dropout=0.0, q_init=0.0
+            layers=3,
+            heads=4,
+            width=128,
+            q_width=256,
+            q_ensemble=2,
+            vocab_size=512,
+            context_steps=8,
+            dropout=0.0,
+            q_init=0.0,
         ),
     ),
     "40M": Preset(TokenizerConfig(), ModelConfig(layers=4, heads=8, width=512, q_width=768, q_ensemble=1)),

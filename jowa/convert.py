@@ -57,8 +57,9 @@ def describe(agent: Agent) -> str:
     """The sizes in one line, parameters in millions."""
     model = agent.model.config
     return (
-        f"{model.layers} layers, {model.heads} heads, width {model.width}, {model.q_ensemble} x {model.q_width} Q head, "
-        f"{model.vocab_size} tokens: {_millions(agent.model)} parameters, {_millions(agent.tokenizer)} in the tokenizer"
+        f"{model.layers} layers, {model.heads} heads, width {model.width}, {model.q_ensemble} x {model.q_width} "
+        f"Q head, {model.vocab_size} tokens: {_millions(agent.model)} parameters, "
+        f"{_millions(agent.tokenizer)} in the tokenizer"
     )
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-PAIRS_AT_ONCE = 1 << 18
-"""Pairs rescored in one piece, to bound the memory: 1 GiB at D = 512."""
+PAIRS_AT_ONCE = 1 << 16
+"""Pairs rescored in one piece, to bound the memory: some copies of 256 MiB at D = 512."""
 
 
 def vq_lookup(latents: Tensor, codebook: Tensor) -> Tensor:
@@ -49,14 +49,12 @@ def _rounding(latents: Tensor, squares: Tensor) -> Tensor:
 def _exact_among(latents: Tensor, codebook: Tensor, candidates: Tensor) -> Tensor:
     """int64 (N,): the nearest in float64 among ``candidates`` bool (N, V), the lowest index first."""
     rows, codes = candidates.nonzero(as_tuple=True)
-    distances = torch.cat(
-        [
-            (latents[some_rows].double() - codebook[some_codes].double()).pow(2).sum(1)
-            for some_rows, some_codes in zip(rows.split(PAIRS_AT_ONCE), codes.split(PAIRS_AT_ONCE), strict=True)
-        ]
-    )
+    distances = [
+        (latents[rows[first:last]].double() - codebook[codes[first:last]].double()).pow(2).sum(1)
+        for first, last in ((first, first + PAIRS_AT_ONCE) for first in range(0, len(rows), PAIRS_AT_ONCE))
+    ]
     exact = torch.full(candidates.shape, torch.inf, dtype=torch.float64, device=latents.device)
-    exact[rows, codes] = distances
+    exact[rows, codes] = torch.cat(distances)
     return exact.argmin(dim=1)
 
 

@@ -132,9 +132,12 @@ def test_heads_come_from_presets_or_the_option() -> None:
 
 def test_the_two_files_must_belong_together_and_out_must_be_free(tmp_path: Path, state) -> None:
     other = {**state, "embedder.embedding_tables.1.weight": torch.zeros(64, 64)}
-    other |= {f"head_observations.head_module.2.{k}": v for k, v in (("weight", torch.zeros(64, 64)), ("bias", torch.zeros(64)))}
+    other |= {
+        f"head_observations.head_module.2.{k}": v
+        for k, v in (("weight", torch.zeros(64, 64)), ("bias", torch.zeros(64)))
+    }
     path = saved(tmp_path / "m.pt", other)
-    with pytest.raises(CheckpointError, match="128 tokens .* expects 64"):
+    with pytest.raises(CheckpointError, match=r"128 tokens .* expects 64"):
         convert(ConvertConfig(TOKENIZER, path, tmp_path / "agent", heads=4))
     assert not (tmp_path / "agent").exists()
     convert(ConvertConfig(TOKENIZER, MODEL, tmp_path / "agent", heads=4))

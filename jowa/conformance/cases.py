@@ -44,7 +44,6 @@ _TOKENIZER_SIZES = {
     "channels": "channels",
     "z_channels": "z_channels",
 }
-_LOSS_WEIGHTS = ("gamma", "cql_weight", "supervised_weight")
 
 
 class Arrays(Mapping[str, NDArray[Any]]):
@@ -106,7 +105,11 @@ def load_cases(folder: Path, device: torch.device) -> Cases:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         config, games, planner_cases = content["config"], content["games"], content["planner_cases"]
-        objective = ObjectiveConfig(**dict(zip(("gamma", "cql_weight", "world_weight"), _weights(config), strict=True)))
+        objective = ObjectiveConfig(
+            gamma=float(config["gamma"]),
+            cql_weight=float(config["cql_weight"]),
+            world_weight=float(config["supervised_weight"]),
+        )
         heads, v_min, v_max = config["heads"], config["v_min"], config["v_max"]
         cases = tuple(_planner_case(case, path) for case in planner_cases)
     except KeyError as error:
@@ -122,13 +125,7 @@ def load_cases(folder: Path, device: torch.device) -> Cases:
     expected = Arrays(folder / "expected.npz")
     batch = _batch(Arrays(folder / "inputs.npz"), expected["tokens"], games, model.config, path)
     _check_planner_rows(cases, len(batch.actions), batch.actions.shape[1], model.config.context_steps, path)
-    return Cases(
-        tokenizer.to(device).eval(), model.to(device).eval(), objective, batch.to(device), expected, cases
-    )
-
-
-def _weights(config: Mapping[str, Any]) -> list[float]:
-    return [float(config[name]) for name in _LOSS_WEIGHTS]
+    return Cases(tokenizer.to(device).eval(), model.to(device).eval(), objective, batch.to(device), expected, cases)
 
 
 def _planner_case(case: Mapping[str, Any], path: Path) -> PlannerCase:
@@ -155,17 +152,13 @@ def _check_sizes(
             )
 
 
-def _check_planner_rows(
-    cases: Sequence[PlannerCase], rows: int, steps: int, longest: int, path: Path
-) -> None:
+def _check_planner_rows(cases: Sequence[PlannerCase], rows: int, steps: int, longest: int, path: Path) -> None:
     for case in cases:
         if not (0 <= case.row < rows and 1 <= case.context_steps <= steps and case.horizon < longest):
             raise DataError(f"{path}: {case} does not fit inputs of {rows} rows and {steps} steps")
 
 
-def _batch(
-    inputs: Arrays, tokens: NDArray[Any], games: Sequence[str], config: ModelConfig, path: Path
-) -> Batch:
+def _batch(inputs: Arrays, tokens: NDArray[Any], games: Sequence[str], config: ModelConfig, path: Path) -> Batch:
     """The inputs as a batch on the CPU, shapes and ranges checked."""
     rows, steps = inputs["frames"].shape[:2]
     known = _games(games, path)
@@ -192,7 +185,9 @@ def _batch(
         ("tokens", tokens, config.vocab_size),
     ):
         if values.min() < 0 or values.max() >= limit:
-            raise DataError(f"{path.parent}: {name} reach from {values.min()} to {values.max()}, expected 0 to {limit - 1}")
+            raise DataError(
+                f"{path.parent}: {name} reach from {values.min()} to {values.max()}, expected 0 to {limit - 1}"
+            )
     return Batch(
         frames=torch.from_numpy(inputs["frames"]),
         tokens=torch.from_numpy(tokens.astype(np.int64)),

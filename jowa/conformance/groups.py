@@ -43,7 +43,9 @@ def _reconstruction(cases: Cases, tolerance: Tolerance, precision: Precision, re
     # decode() clamps to what a screen shows; the recorded reconstruction is the network's own output.
     with _autocast(cases, precision):
         pixels = cases.tokenizer.decode_unclamped(tokens[:, : expected.shape[1]])
-    result.floats("reconstruction", _array(pixels).reshape(*pixels.shape[:2], 1, FRAME_SIZE, FRAME_SIZE), expected, tolerance)
+    result.floats(
+        "reconstruction", _array(pixels).reshape(*pixels.shape[:2], 1, FRAME_SIZE, FRAME_SIZE), expected, tolerance
+    )
 
 
 def _tokenizer_losses(cases: Cases, tolerance: Tolerance, precision: Precision, result: Result) -> None:
@@ -102,7 +104,7 @@ def _gradients(critic: bool) -> Callable[[Cases, Tolerance, Precision, Result], 
         cases.model.zero_grad(set_to_none=True)
         with torch.enable_grad(), _autocast(cases, precision):
             total = torch.stack(list(Objective(cases.model, cases.objective)(cases.batch, critic).values())).sum()
-        (total * scale).backward()
+        torch.autograd.backward(total * scale)
         computed, expected = [], []
         for key in cases.expected:
             if key.startswith(prefix):
@@ -145,7 +147,9 @@ def _imagine_row(cases: Cases, row: int, tolerance: Tolerance, precision: Precis
     result.equal(name + "tokens", tokens.cpu(), expected("tokens"), tolerance.share)
     result.equal(name + "rewards", [s.rewards[:, 0].tolist() for s in states], expected("rewards"), tolerance.share)
     result.equal(name + "ends", [s.ends[:, 0].tolist() for s in states], expected("ends"), tolerance.share)
-    result.floats(name + "q_root", _array(roots.q.masked_fill(~context.legal, -torch.inf)), expected("q_root"), tolerance)
+    result.floats(
+        name + "q_root", _array(roots.q.masked_fill(~context.legal, -torch.inf)), expected("q_root"), tolerance
+    )
     if exact or np.array_equal(tokens.cpu().numpy(), expected("tokens")):  # else they are of other states
         result.floats(name + "q", _array(q), expected("q"), tolerance)
     with _autocast(cases, precision):
@@ -166,10 +170,9 @@ def _planner(cases: Cases, tolerance: Tolerance, precision: Precision, result: R
         name = f"row {case.row}, {case.context_steps} steps, width {case.width}, horizon {case.horizon}"
         if tolerance.actions:
             result.equal(f"{name}: action", plan.actions, np.array([case.action]), 1.0)
-        scores = np.where(plan.beam_actions[0, :, 0] >= 0, plan.beam_scores[0], np.nan) if case.horizon else plan.scores
-        # Fewer slots than recorded scores shows as NaN, which agrees with nothing.
-        found = np.full(len(case.top_scores), np.nan)
-        found[: len(scores)] = scores[: len(found)]
+        # Fewer plans than recorded show as -inf, which no recorded score is.
+        found = np.full(len(case.top_scores), -np.inf)
+        found[: case.width] = plan.beam_scores[0, : len(found)]
         scored = Tolerance(tolerance.scores, tolerance.absolute, 0.0, 1.0, True, tolerance.scores)
         result.floats(f"{name}: scores", found, np.array(case.top_scores), scored)
 

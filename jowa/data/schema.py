@@ -59,7 +59,7 @@ def create_game_group(root: zarr.Group, path: Path, game: str) -> zarr.Group:
         _create_array(group, name, dtype, chunk, (STEPS_PER_SHARD, *row))
     for name, dtype in EPISODE_ARRAYS.items():
         _create_array(group, name, dtype, (1024,), None)
-    group.attrs.update({NUM_EPISODES: 0, NUM_STEPS: 0, POLICIES: []})
+    group.update_attributes({NUM_EPISODES: 0, NUM_STEPS: 0, POLICIES: []})
     (path / unfinished).rename(path / game)
     return zarr.open_group(path / game, mode="r+", zarr_format=3)
 

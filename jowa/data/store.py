@@ -157,10 +157,10 @@ class EpisodeStore:
 
     def _read_array(self, game: str, name: str, start: int, stop: int, where: str) -> NDArray[Any]:
         array = self._open_array(game, name)
-        for piece in self._pieces(array, start, stop):  # zarr would read an absent file as zeros
+        for piece in self._pieces(array, start, stop):  # zarr would read an absent or empty file as zeros
             file = schema.shard_file(self.path, game, name, piece.start // _rows_per_file(array))
-            if not file.is_file():
-                raise self._damage(game, name, piece, file, "the file is missing")
+            if not file.is_file() or file.stat().st_size == 0:
+                raise self._damage(game, name, piece, file, "the file is missing or empty")
         try:
             return np.asarray(array[start:stop])
         except Exception as error:  # codecs raise ValueError, RuntimeError, zstd's own errors, OSError
@@ -215,6 +215,7 @@ class EpisodeWriter:
         self._root = root
         self._lock = lock
         self._groups: dict[str, zarr.Group] = {}
+        self._committed: dict[str, dict[str, Any]] = {}
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> EpisodeWriter:
@@ -253,7 +254,7 @@ class EpisodeWriter:
         """Merge ``values`` (JSON types) into the root attributes, atomically."""
         if {"schema", "version"} & values.keys():
             raise UsageError("schema and version of a data set are fixed: choose other attribute names")
-        self._root.attrs.update(values)
+        self._root.update_attributes(values)  # one write; `attrs.update` would make one per key
 
     def num_episodes(self, game: str) -> int:
         """Committed episodes of ``game``; 0 for a game that the store does not have yet."""
@@ -272,7 +273,7 @@ class EpisodeWriter:
         schema.check_episode(episode)
         group = self._groups[episode.game] if episode.game in self._groups else self._create(episode.game)
         first, count = self.num_steps(episode.game), self.num_episodes(episode.game)
-        policies: list[str] = list(dict[str, Any](group.attrs)[POLICIES])
+        policies: list[str] = list(self._committed[episode.game][POLICIES])
         if episode.policy not in policies:
             policies.append(episode.policy)
         row = {
@@ -288,7 +289,7 @@ class EpisodeWriter:
                 _write_rows(group, name, first, getattr(episode, name))
             for name, value in row.items():
                 _write_rows(group, name, count, np.array([value], dtype=EPISODE_ARRAYS[name]))
-        group.attrs.update({NUM_EPISODES: count + 1, NUM_STEPS: first + len(episode), POLICIES: policies})
+        self._commit(episode.game, {NUM_EPISODES: count + 1, NUM_STEPS: first + len(episode), POLICIES: policies})
 
     def close(self) -> None:
         """Let go of the lock; closing twice is fine."""
@@ -303,11 +304,20 @@ class EpisodeWriter:
         self.close()
 
     def _count(self, game: str, key: str) -> int:
-        counts: dict[str, Any] = dict(self._groups[game].attrs) if game in self._groups else {key: 0}
-        return int(counts[key])
+        return int(self._committed[game][key]) if game in self._committed else 0
+
+    def _commit(self, game: str, counts: dict[str, Any]) -> None:
+        try:
+            self._groups[game].update_attributes(counts)  # one write; `attrs.update` would make one per key
+        except BaseException:
+            # zarr changed its copy in memory before it failed to write: forget that copy.
+            self._groups[game] = zarr.open_group(self.path / game, mode="r+", zarr_format=3)
+            raise
+        self._committed[game] = counts
 
     def _create(self, game: str) -> zarr.Group:
         self._groups[game] = schema.create_game_group(self._root, self.path, get_game(game).name)
+        self._committed[game] = schema.check_game(self.path, game)
         return self._groups[game]
 
     def _resume(self, game: str) -> None:
@@ -321,7 +331,7 @@ class EpisodeWriter:
                 raise DataError(f"{self.path / game / name} is truncated: {array.shape[0]} rows, expected {rows}")
             if array.shape[0] > rows:
                 array.resize((rows, *array.shape[1:]))
-        self._groups[game] = group
+        self._groups[game], self._committed[game] = group, committed
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:

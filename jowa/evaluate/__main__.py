@@ -13,10 +13,9 @@ from rich.console import Console
 from jowa.agent import Agent
 from jowa.errors import UsageError, command
 from jowa.evaluate.play import agent_player, get_protocol, play
-from jowa.evaluate.report import results_document, score_table, write_results
+from jowa.evaluate.report import check_writable, results_document, score_table, write_results
 from jowa.evaluate.scores import summarise
 from jowa.games import get_game
-from jowa.planner import PlannerConfig
 from jowa.progress import steps_progress
 
 
@@ -51,31 +50,45 @@ class EvaluateConfig:
     out: Path | None = None
     """JSON file to write; default: evaluation-<planner>-<protocol>.json in the agent's folder."""
 
+    def check(self) -> None:
+        """Raise :class:`UsageError` for values that cannot be played with."""
+        for game in self.games:
+            get_game(game)
+        if len(set(self.games)) != len(self.games):
+            raise UsageError(f"games are {' '.join(self.games)}: name each once")
+        least = {"episodes": 1, "batch": 1, "seed": 0, "context": 1, "width": 1, "horizon": 0}
+        for name, minimum in least.items():
+            value = getattr(self, name)
+            if value is not None and value < minimum:
+                raise UsageError(f"{name} is {value}, expected at least {minimum}: set --{name}")
+
 
 def evaluate(config: EvaluateConfig) -> None:
     """Play, print the table, write the JSON."""
-    for game in config.games:
-        get_game(game)
-    if config.episodes < 1 or config.batch < 1:
-        raise UsageError(f"episodes {config.episodes}, batch {config.batch}: expected at least 1 of each")
+    config.check()
+    path = config.out or config.agent / f"evaluation-{config.planner}-{config.protocol}.json"
     agent = Agent.load(config.agent, config.device, config.precision)
     games = config.games or tuple(agent.tasks)
     if not games:
         raise UsageError(f"{config.agent} names no games that it was trained on: choose some with --games")
+    check_writable(path)
     chosen = {key: getattr(config, key) for key in ("width", "horizon") if getattr(config, key) is not None}
     planner = dataclasses.replace(agent.planning.planner, name=config.planner, **chosen)
-    context = config.context or agent.planning.context
+    context = agent.planning.context if config.context is None else config.context
     protocol = get_protocol(config.protocol)
-    with steps_progress(f"{len(games)} games, {config.planner}", config.episodes * len(games), "episodes") as advance:
-        player = agent_player(agent, planner, dict.fromkeys(games, context))
-        played = play(player, games, config.episodes, protocol, config.seed, config.batch, lambda done, _: advance(done))
+    player, total = agent_player(agent, planner, dict.fromkeys(games, context)), config.episodes * len(games)
+    with steps_progress(f"{len(games)} games, {config.planner}", total, "episodes") as advance:
+
+        def note(done: int, steps: int) -> None:
+            advance(done, f"{steps:,} decisions")
+
+        played = play(player, games, config.episodes, protocol, config.seed, config.batch, note)
     results = [summarise(game, [p.score for p in played if p.game == game]) for game in games]
     settings = {
         "agent": str(config.agent), "episodes": config.episodes, "seed": config.seed, "context": context,
         "planner": dataclasses.asdict(planner), "protocol": dataclasses.asdict(protocol),
     }  # fmt: skip
     document = results_document(settings, results, agent.device)
-    path = config.out or config.agent / f"evaluation-{config.planner}-{config.protocol}.json"
     write_results(path, document)
     Console().print(score_table(f"{config.agent}: {config.planner}, protocol {config.protocol}", results, document))
     print(f"written to {path}")
@@ -84,7 +97,7 @@ def evaluate(config: EvaluateConfig) -> None:
 @command
 def main() -> None:
     """Entry point."""
-    evaluate(tyro.cli(EvaluateConfig))
+    evaluate(tyro.cli(EvaluateConfig, prog="python -m jowa.evaluate"))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import json
 import platform
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,14 @@ import torch
 from rich.table import Table
 
 import jowa
-from jowa.errors import JowaError
-from jowa.evaluate.scores import Aggregate, GameScore, aggregate
+from jowa.errors import UsageError
+from jowa.evaluate.scores import GameScore, aggregate
 from jowa.files import atomic_write_text
 
 
 def results_document(settings: dict[str, Any], results: Sequence[GameScore], device: torch.device) -> dict[str, Any]:
     """Everything about an evaluation, ready for JSON."""
-    aggregates = {f"iqm_{name}": aggregate(results, reference) for name, reference in (("hns", "human"), ("dns", "dqn"))}
+    aggregates = {"iqm_hns": aggregate(results, "human"), "iqm_dns": aggregate(results, "dqn")}
     return {
         "jowa": jowa.__version__,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -33,10 +34,17 @@ def results_document(settings: dict[str, Any], results: Sequence[GameScore], dev
     }
 
 
-def write_results(path: Path, document: dict[str, Any]) -> None:
-    """Write ``document`` as JSON; a file that is there is replaced, one that cannot be is an error."""
+def check_writable(path: Path) -> None:
+    """Raise now what :func:`write_results` would raise after hours of play; leaves ``path`` as it is."""
     if path.is_dir():
-        raise JowaError(f"{path} is a folder: name a file for the results")
+        raise UsageError(f"{path} is a folder: name a file for the results")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass
+
+
+def write_results(path: Path, document: dict[str, Any]) -> None:
+    """Write ``document`` as JSON, atomically; a file that is there is replaced."""
     atomic_write_text(path, json.dumps(document, indent=2) + "\n")
 
 
@@ -46,7 +54,7 @@ def interval(low: float, high: float) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits or so: scores range from 0.1 to millions."""
+    """Three digits or so, whatever the size: scores range from 0.1 to millions."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
@@ -64,6 +72,3 @@ def score_table(title: str, results: Sequence[GameScore], document: dict[str, An
         table.add_section()
         table.add_row(f"IQM over {human['games']}", "", "", "", *cells)
     return table
-
-
-__all__ = ["Aggregate", "number", "results_document", "score_table", "write_results"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,11 +72,13 @@ def aggregate(results: Sequence[GameScore], reference: str, seed: int = 0, resam
     point = interquartile_mean_of_games(matrix)
     if len(matrix) == 1:
         return Aggregate(point, point, point, len(scored))
-    _, intervals = get_interval_estimates(
-        {"agent": matrix},
-        lambda resampled: np.array([interquartile_mean_of_games(resampled)]),
-        reps=resamples,
-        random_state=np.random.RandomState(seed),
-    )
+    with warnings.catch_warnings():  # rliable gives arch the generator under a name that arch will drop
+        warnings.simplefilter("ignore", FutureWarning)
+        _, intervals = get_interval_estimates(
+            {"agent": matrix},
+            lambda resampled: np.array([interquartile_mean_of_games(resampled)]),
+            reps=resamples,
+            random_state=np.random.RandomState(seed),
+        )
     low, high = intervals["agent"][:, 0]
     return Aggregate(point, float(low), float(high), len(scored))

@@ -38,9 +38,7 @@ def td_targets(
     chosen = target.gather(2, best[:, :, None, None].expand(-1, -1, 1, target.shape[-1]))[:, :, 0]
     successor = torch.cat([chosen[:, 1:], chosen[:, -1:]], dim=1)
     discounts = gamma * (~ends).float()
-    projected = c51_projection(
-        successor.flatten(0, 1), rewards.flatten(), discounts.flatten(), v_min, v_max
-    )
+    projected = c51_projection(successor.flatten(0, 1), rewards.flatten(), discounts.flatten(), v_min, v_max)
     return projected.view_as(successor)
 
 

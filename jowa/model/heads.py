@@ -58,14 +58,16 @@ class QHead(nn.Module):
         self.norm2 = EnsembleLayerNorm(members, hidden)
         self.linear3 = EnsembleLinear(members, hidden, config.num_actions * config.num_atoms)
         if config.q_init is not None:
-            self._start_at(config)
+            self._start_at(config.q_init, config)
 
-    def _start_at(self, config: ModelConfig) -> None:
-        """Set the last bias so that every initial distribution is a narrow bell around ``q_init``."""
-        atoms = torch.linspace(config.v_min, config.v_max, config.num_atoms)
-        spacing = (config.v_max - config.v_min) / (config.num_atoms - 1)
-        logits = -0.5 * ((atoms - config.q_init) / spacing) ** 2
+    def _start_at(self, q_init: float, config: ModelConfig) -> None:
+        """Set the last bias so that every initial distribution is the widest one whose mean is ``q_init``.
+
+        A narrow one would do for the value, but its far atoms have no gradient: Q could hardly move.
+        """
+        atoms = torch.linspace(config.v_min, config.v_max, config.num_atoms, dtype=torch.float64, device="cpu")
         with torch.no_grad():
+            logits = _tilt_to_mean(atoms, q_init) * atoms
             self.linear3.bias.copy_(logits.repeat(config.num_actions).expand_as(self.linear3.bias))
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -74,6 +76,18 @@ class QHead(nn.Module):
         x = functional.mish(self.norm1(x))
         x = functional.mish(self.norm2(self.linear2(x)))
         return self.linear3(x).view(self.members, *hidden.shape[:-1], *self.outputs)
+
+
+def _tilt_to_mean(atoms: Tensor, mean: float) -> float:
+    """The b for which the distribution proportional to exp(b z) over ``atoms`` (Z,) has this mean, by bisection."""
+    low, high = -50.0, 50.0
+    for _ in range(100):
+        middle = (low + high) / 2
+        if float((middle * atoms).softmax(0) @ atoms) < mean:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
 
 
 def q_distribution(logits: Tensor) -> Tensor:

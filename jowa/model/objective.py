@@ -49,9 +49,7 @@ class Objective(nn.Module):
         ``batch.tokens`` must be set.
         """
         assert batch.tokens is not None, "tokenise the batch before the objective"
-        predictions = self.model(
-            batch.tokens, batch.actions, batch.tasks, target=critic, detach_q=self.config.detach_q
-        )
+        predictions = self.model(batch.tokens, batch.actions, batch.tasks, target=critic, detach_q=self.config.detach_q)
         weight = self.config.world_weight if critic else 1.0
         losses = {
             "frame": weight * frame_loss(predictions.frames, batch.tokens, batch.mask),

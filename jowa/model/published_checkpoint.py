@@ -73,7 +73,7 @@ def _model_config(
     blocks = {name.split(".")[2] for name in state if name.startswith("transformer.blocks.")}
     if num_actions != NUM_ACTIONS or outputs % NUM_ACTIONS:
         raise CheckpointError(
-            f"{path} has {num_actions} actions and {outputs} Q outputs, expected {NUM_ACTIONS} actions and a multiple of it"
+            f"{path} has {num_actions} actions and {outputs} Q outputs, expected {NUM_ACTIONS} and a multiple of it"
         )
     if positions % TOKENS_PER_STEP:
         raise CheckpointError(f"{path} has {positions} positions, expected a multiple of {TOKENS_PER_STEP}")
@@ -126,7 +126,9 @@ def _check(state: Mapping[str, Tensor], config: TokenizerConfig | ModelConfig, p
 
 
 def _no_sizes(path: Path, what: str, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{path} is not a published {what}: its sizes cannot be read off ({error} is missing or odd)")
+    return CheckpointError(
+        f"{path} is not a published {what}: its sizes cannot be read off ({error} is missing or odd)"
+    )
 
 
 def _read_state(path: Path, part: Part) -> dict[str, Tensor]:
@@ -149,7 +151,9 @@ def _read_state(path: Path, part: Part) -> dict[str, Tensor]:
         return dict(next(iter(fitting.values())))
     if not fitting:
         held = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else type(content).__name__
-        raise CheckpointError(f"{path} holds no {part} state dict: expected names such as {_TELLTALE[part]}, found {held}")
+        raise CheckpointError(
+            f"{path} holds no {part} state dict: expected names such as {_TELLTALE[part]}, found {held}"
+        )
     raise CheckpointError(f"{path} holds several {part}s, under {', '.join(map(str, fitting))}: save one alone")
 
 

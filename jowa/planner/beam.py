@@ -54,10 +54,9 @@ class BeamPlanner:
         else:
             self._search(tree, roots, q_root, legal, context.legal, frames if keep_frames else None)
         actions, scores = tree.best()
-        beam_scores, beam_actions, _ = tree.beam()
-        return Plan(
-            actions, scores, np.where(legal, q_root, -np.inf), beam_scores, beam_actions, tree.nodes(), frames
-        )
+        beam_scores, beam_actions, held = tree.beam()
+        beam_scores = np.where(held, beam_scores, np.float32(-np.inf))
+        return Plan(actions, scores, np.where(legal, q_root, -np.inf), beam_scores, beam_actions, tree.nodes(), frames)
 
     def _search(
         self,
@@ -76,9 +75,7 @@ class BeamPlanner:
         while not tree.finished():
             expansion = tree.expand(q, legal)
             parent_rows = np.take_along_axis(kept_rows, expansion.parents, axis=1)
-            rows = self.imagination.step(
-                roots, rows, _to(parent_rows, device), _to(expansion.actions, device)
-            )
+            rows = self.imagination.step(roots, rows, _to(parent_rows, device), _to(expansion.actions, device))
             values = rows.q.masked_fill(~legal_device[:, None], -torch.inf).amax(-1)
             values_host = values.float().cpu().numpy()
             _refuse_nan(values_host, expansion.valid)

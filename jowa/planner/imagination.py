@@ -108,9 +108,7 @@ class Imagination:
             q_values = self.model.q_values(at_last)
         visible = torch.arange(embedded.shape[1], device=device) <= last[:, None]
         tokens = context.tokens[torch.arange(roots, device=device), context.lengths - 1]
-        return Roots(
-            torch.stack(keys), torch.stack(values), visible, context.lengths, context.tasks, q_values, tokens
-        )
+        return Roots(torch.stack(keys), torch.stack(values), visible, context.lengths, context.tasks, q_values, tokens)
 
     @torch.inference_mode()
     def step(self, roots: Roots, parents: Rows | None, parent_rows: Tensor, actions: Tensor) -> Rows:
@@ -125,7 +123,7 @@ class Imagination:
         first = (roots.lengths + depth) * TOKENS_PER_STEP - 1
         positions = first.repeat_interleave(rows)[:, None]
         with self._precision(actions.device):
-            hidden = self._feed(self.model.embed_actions(actions.view(-1, 1), positions, tasks), pages)
+            hidden = self._feed(self.model.embed_actions(actions.reshape(-1, 1), positions, tasks), pages)
             rewards = self.model.reward_head(hidden).argmax(-1).float() - 1
             ends = self.model.end_head(hidden).argmax(-1) == 1
             tokens = []

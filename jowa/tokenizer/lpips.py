@@ -23,6 +23,9 @@ SCALE = (0.458, 0.448, 0.450)
 class LPIPS(nn.Module):
     """float (B, 1, h, w) twice, in [-1, 1], to the distance float32 (B,).  Frozen."""
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = []

@@ -125,7 +125,7 @@ class TrainConfig:
     log_every: int = 20
     """Steps between metrics."""
     restart: bool = False
-    """Start anew even if ``out`` holds a run: its checkpoints are deleted."""
+    """Start anew even if ``out`` holds a run: what it wrote is deleted."""
     lpips_vgg: str = ""
     """torchvision's VGG16 state dict, for the tokenizer's perceptual term; empty leaves the term out."""
     lpips_linear: str = ""
@@ -143,13 +143,16 @@ class TrainConfig:
         """Raise :class:`UsageError` for settings that cannot work together, before anything is written."""
         for game in self.data.games:
             get_game(game)
-        if not self.data.games:
-            raise UsageError("no games: name at least one with --data.games")
+        if not self.data.games or len(set(self.data.games)) != len(self.data.games):
+            raise UsageError(f"games are {' '.join(self.data.games) or 'none'}: name at least one, each once")
+        _check_ranges(self)
         if not 2 <= self.data.segment_length <= self.model.context_steps:
             raise UsageError(
                 f"segment length {self.data.segment_length} is outside 2..{self.model.context_steps}, "
                 "the model's context: set --data.segment-length or --model.context-steps"
             )
+        if self.model.width % self.model.heads:
+            raise UsageError(f"model.width {self.model.width} is not a multiple of model.heads {self.model.heads}")
         if self.model.vocab_size != self.tokenizer.vocab_size:
             raise UsageError(
                 f"model.vocab_size {self.model.vocab_size} and tokenizer.vocab_size {self.tokenizer.vocab_size} "
@@ -162,6 +165,37 @@ class TrainConfig:
             )
         if bool(self.lpips_vgg) != bool(self.lpips_linear):
             raise UsageError("the perceptual term needs both --lpips-vgg and --lpips-linear, or neither")
+
+
+LEAST = {
+    "seed": 0, "checkpoint_every": 1, "log_every": 1, "data.record_steps": 0, "data.segment_stride": 1,
+    "stage1.steps": 0, "stage1.batch_size": 1, "stage1.tokenizer_batch": 1, "stage1.world_from": 0,
+    "stage1.tokenizer_learning_rate": 0, "stage1.learning_rate": 0, "stage1.motion_weight": 0,
+    "stage1.revive_every": 0, "stage2.steps": 0, "stage2.batch_size": 1, "stage2.learning_rate": 0,
+    "stage2.target_every": 1, "stage2.target_rate": 0, "optimizer.weight_decay": 0, "optimizer.gradient_clip": 0,
+    "optimizer.warmup_steps": 0, "optimizer.final_fraction": 0, "model.layers": 1, "model.heads": 1,
+    "model.width": 1, "model.vocab_size": 2, "evaluation.episodes": 0, "evaluation.width": 1,
+    "evaluation.horizon": 0, "evaluation.context": 1,
+}  # fmt: skip
+"""The least value of each setting that has one."""
+
+
+def _check_ranges(config: TrainConfig) -> None:
+    """Raise :class:`UsageError` for a number that is too small, or a segment stride that skips steps."""
+    for name, least in LEAST.items():
+        value: object = config
+        for part in name.split("."):
+            value = getattr(value, part)
+        if not (isinstance(value, (int, float)) and value >= least):
+            option = name.replace("_", "-")
+            raise UsageError(f"{name} is {value}, expected at least {least}: set --{option}")
+    if config.data.segment_stride > config.data.segment_length:
+        raise UsageError(
+            f"a segment of {config.data.segment_length} steps every {config.data.segment_stride} leaves some out: "
+            "set --data.segment-stride to at most --data.segment-length"
+        )
+    if config.stage1.steps + config.stage2.steps < 1:
+        raise UsageError("no steps to train: set --stage1.steps or --stage2.steps")
 
 
 def _published(preset: str) -> TrainConfig:

@@ -6,13 +6,19 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from jowa.devices import choose_device
+from jowa.errors import UsageError
+
+PATIENCE = timedelta(days=7)
+"""How long a barrier waits: the main process may record for hours meanwhile.  ``torchrun`` ends the others
+when one fails, so nobody waits in vain."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,8 @@ class Place:
     rank: int
     world: int
     device: torch.device
+    waiting: torch.distributed.ProcessGroup | None = None
+    """The group of :meth:`barrier`; collectives of the training itself keep the usual, short timeout."""
 
     @property
     def is_main(self) -> bool:
@@ -36,9 +44,29 @@ class Place:
         return DistributedDataParallel(module, device_ids=ids)
 
     def barrier(self) -> None:
-        """Wait for all processes."""
+        """Wait for all processes, as long as it takes."""
         if self.world > 1:
-            torch.distributed.barrier()
+            torch.distributed.barrier(group=self.waiting)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The ``rows`` (N, ...) of every process, in the order of ranks: (world N, ...)."""
+        if self.world == 1:
+            return rows
+        parts = [torch.empty_like(rows) for _ in range(self.world)]
+        torch.distributed.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    def broadcast(self, values: Tensor) -> None:
+        """Overwrite ``values`` with the main process's."""
+        if self.world > 1:
+            torch.distributed.broadcast(values, src=0)
+
+    def mean(self, scalars: dict[str, Tensor]) -> dict[str, float]:
+        """Each scalar's mean over the processes, as numbers."""
+        values = torch.stack([value.detach().float() for value in scalars.values()])
+        if self.world > 1:
+            torch.distributed.all_reduce(values)
+        return dict(zip(scalars, (values / self.world).tolist(), strict=True))
 
 
 @contextmanager
@@ -46,6 +74,8 @@ def process_group(device_name: str) -> Iterator[Place]:
     """Join the peers that ``torchrun`` started, or be alone."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1 and device_name.startswith("cuda:"):
+        raise UsageError(f"device {device_name!r} names one GPU for several processes: use --device cuda")
     device = choose_device(device_name, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -54,6 +84,7 @@ def process_group(device_name: str) -> Iterator[Place]:
         return
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Place(torch.distributed.get_rank(), world, device)
+        waiting = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+        yield Place(torch.distributed.get_rank(), world, device, waiting)
     finally:
         torch.distributed.destroy_process_group()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from jowa.data.loader import InMemoryEpisodes
 from jowa.data.segments import SegmentIndex, SegmentSampler
 from jowa.data.store import EpisodeStore
 from jowa.errors import DataError
+from jowa.games import get_game
 from jowa.tokenizer import Tokenizer
 from jowa.train.config import TrainConfig
 from jowa.train.distributed import Place
@@ -20,6 +23,11 @@ MOVED = 24
 """Grey levels by which a pixel must change between two steps to count as moving."""
 ENCODE_CHUNK = 1024
 """Frames encoded at once when the whole data set is tokenised."""
+
+
+def task_ids(games: Sequence[str]) -> dict[str, int]:
+    """The task id that each game trains under; the agent's folder keeps them, so it plays under the same."""
+    return {game: get_game(game).task_id for game in games}
 
 
 class Feed:
@@ -37,7 +45,7 @@ class Feed:
                 "record it with python -m jowa.record, or change --data.games"
             )
         self.place = place
-        self.episodes = InMemoryEpisodes.load(store, config.data.games)
+        self.episodes = InMemoryEpisodes.load(store, config.data.games, task_ids(config.data.games))
         length = config.data.segment_length
         self.index = SegmentIndex.build(store, config.data.games, length, config.data.segment_stride)
         self._tokens: dict[str, NDArray[np.uint16]] | None = None
@@ -73,15 +81,16 @@ class Feed:
         """Tokenise every frame once, for stage 2."""
         self._tokens = {}
         for game, frames in self.episodes.frames.items():
-            parts = [
-                tokenizer.encode_sequence(torch.from_numpy(frames[start : start + ENCODE_CHUNK]).to(self.place.device)).cpu()
-                for start in range(0, len(frames), ENCODE_CHUNK)
-            ]
+            chunks = (torch.from_numpy(frames[at : at + ENCODE_CHUNK]) for at in range(0, len(frames), ENCODE_CHUNK))
+            parts = [tokenizer.encode_sequence(chunk.to(self.place.device)).cpu() for chunk in chunks]
             self._tokens[game] = torch.cat(parts).numpy().astype(np.uint16)
 
     def _batch(self, segments: Segments, tokens: bool) -> Batch:
         if not np.isfinite(segments.rewards).all():
-            raise DataError("a batch holds rewards that are not finite: check the store with python -m jowa.record")
+            raise DataError(
+                "a batch holds rewards that are not finite, expected -1 to 1: the data set is damaged; restore it from "
+                "a copy, or record it anew in another folder"
+            )
         pictures = torch.from_numpy(segments.frames)
         return Batch(
             frames=None if tokens else pictures,

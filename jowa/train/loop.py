@@ -55,28 +55,34 @@ class Trainer:
     def run(self, feed: Feed, report: Report) -> None:
         """Train from the current step to the end, with checkpoints."""
         if self.stage == 2 and self.step < self.total:
-            feed.encode(self.tokenizer)
+            self._encode(feed)
         while self.step < self.total:
             # Dropout is a function of (seed, step, rank): a resumed run draws what an uninterrupted one drew.
             torch.manual_seed((self.config.seed * 1_000_003 + self.step) * 1024 + self.place.rank)
             losses = self._stage_one_step(feed) if self.stage == 1 else self._stage_two_step(feed)
             self.step += 1
             due = self.step % self.config.log_every == 0 or self.step == self.total
-            report(self.step, {name: value.item() for name, value in losses.items()} if due else {})
+            report(self.step, self.place.mean(losses) if due else {})
             if self.step == self.config.stage1.steps:
                 self._enter_stage()
                 if self.step < self.total:
-                    feed.encode(self.tokenizer)
+                    self._encode(feed)
             if self.step % self.config.checkpoint_every == 0 or self.step == self.total:
                 self.save()
+
+    def _encode(self, feed: Feed) -> None:
+        with self._autocast:  # as the agent will see frames when it plays
+            feed.encode(self.tokenizer)
 
     def _enter_stage(self) -> None:
         """Fresh optimizers for the stage that the step counter is in."""
         config = self.config
         critic = self.stage == 2
         self.tokenizer.requires_grad_(not critic).train(not critic)
+        # A wrapper would wait forever for the gradients of what a loss does not use.
         self.model.q_head.requires_grad_(critic)
-        # Stage 1 gives no gradient to the Q head; a wrapper would wait for it forever.
+        for unused in (self.model.action_task_embedding, self.model.frame_task_embedding):
+            unused.requires_grad_(config.model.task_embedding)
         self._wrapped_objective = self.place.wrap(self.objective)
         self._wrapped_tokenizer = self.place.wrap(self.tokenizer)
         self._tokenizer_optimizer = (
@@ -95,7 +101,7 @@ class Trainer:
             self._embed_codes_alike()
         frames, weights = feed.tokenizer_frames(step, settings.motion_weight)
         if settings.revive_every and step % settings.revive_every == 0 and step < settings.steps * 3 // 4:
-            self.tokenizer.revive_dead_codes(frames, torch.Generator().manual_seed(self.config.seed + step))
+            self._revive_codes(frames)
         with self._autocast:
             parts = self._wrapped_tokenizer(frames, weights)
         set_learning_rate(
@@ -103,6 +109,8 @@ class Trainer:
         )
         self._apply("tokenizer", parts.total, self.tokenizer, self._tokenizer_optimizer)
         losses = {"reconstruction": parts.reconstruction, "commitment": parts.commitment}
+        if self.config.lpips_vgg:
+            losses["perceptual"] = parts.perceptual
         if step >= settings.world_from:
             batch = feed.pixels(step)
             assert batch.frames is not None
@@ -135,10 +143,16 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(module.parameters(), self.config.optimizer.gradient_clip)
         if not torch.isfinite(norm):
             raise NumericalError(
-                f"step {self.step}: the gradient of the {name} loss ({loss.item():.4g}) is not finite; expected finite "
-                "losses: lower the learning rate or check the data; the last checkpoint is unharmed"
+                f"step {self.step}: the {name} loss is {loss.item():.4g} and its gradient is not finite; expected "
+                "finite numbers: lower the learning rate or check the data; the last checkpoint is unharmed"
             )
         optimizer.step()
+
+    def _revive_codes(self, frames: Tensor) -> None:
+        """Revive from the frames of all processes, and alike in each: a wrapper averages gradients, not weights."""
+        generator = torch.Generator().manual_seed(self.config.seed + self.step)
+        self.tokenizer.revive_dead_codes(self.place.gather(frames), generator)
+        self.place.broadcast(self.tokenizer.embedding.weight.data)
 
     @torch.no_grad()
     def _embed_codes_alike(self) -> None:
@@ -190,11 +204,17 @@ class Trainer:
                     )
         self.step = state["step"]
         self._enter_stage()
-        self.tokenizer.load_state_dict(state["tokenizer"])
-        self.model.load_state_dict(state["model"])
-        self._world_optimizer.load_state_dict(state["world_optimizer"])
-        if self._tokenizer_optimizer is not None:
-            self._tokenizer_optimizer.load_state_dict(state["tokenizer_optimizer"])
+        try:
+            self.tokenizer.load_state_dict(state["tokenizer"])
+            self.model.load_state_dict(state["model"])
+            self._world_optimizer.load_state_dict(state["world_optimizer"])
+            if self._tokenizer_optimizer is not None:
+                self._tokenizer_optimizer.load_state_dict(state["tokenizer_optimizer"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"{found[-1]} does not fit these networks ({str(error).splitlines()[0]}): delete it to fall back to "
+                "the one before, or start anew with --restart"
+            ) from error
         return True
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from rich.console import Console
+from safetensors import SafetensorError
 from torch.utils.tensorboard import SummaryWriter
 
 from jowa.agent import Agent, Planning
@@ -18,14 +17,15 @@ from jowa.data.store import EpisodeStore
 from jowa.devices import choose_precision
 from jowa.errors import CheckpointError, DataError
 from jowa.files import atomic_write_text
-from jowa.games import get_game
 from jowa.pictures import rollout_picture, save_picture
 from jowa.planner import PlannerConfig
 from jowa.progress import steps_progress
 from jowa.train.config import TrainConfig
 from jowa.train.distributed import Place
-from jowa.train.feed import Feed
+from jowa.train.feed import Feed, task_ids
+from jowa.train.folder import AGENT, METRICS, PICTURE, RESULTS, read_results, write_settings
 from jowa.train.loop import Trainer
+from jowa.train.scoring import demo_table, score
 
 PICTURE_STEPS = 5
 
@@ -37,40 +37,66 @@ def prepare_data(config: TrainConfig) -> None:
         if not data.path.exists():
             raise DataError(f"{data.path} does not exist: record it with python -m jowa.record, or set --data.path")
         return
-    if data.path.exists() and _holds_enough(data.path, config):
+    if _holds_enough(config):
         print(f"reusing the data set in {data.path}", flush=True)
         return
-    print(f"recording {data.record_steps:,} agent steps of each of {', '.join(data.games)} into {data.path}", flush=True)
+    games = ", ".join(data.games)
+    print(f"recording {data.record_steps:,} agent steps of each of {games} into {data.path}", flush=True)
     print(record(RecordConfig(data.path, data.games, steps=data.record_steps, seed=config.seed)).describe(), flush=True)
 
 
-def _holds_enough(path: Path, config: TrainConfig) -> bool:
-    store = EpisodeStore.open(path)
-    return all(game in store.games and store.num_steps(game) >= config.data.record_steps for game in config.data.games)
+def _holds_enough(config: TrainConfig) -> bool:
+    data = config.data
+    try:
+        store = EpisodeStore.open(data.path)
+    except DataError:
+        return False  # the recorder goes on with what holds no episode yet, and says what else is wrong
+    return all(game in store.games and store.num_steps(game) >= data.record_steps for game in data.games)
 
 
 def train(config: TrainConfig, place: Place) -> Agent:
     """Train (or resume) and return the agent; the main process writes it to ``config.out / "agent"``."""
-    if config.restart and place.is_main and config.out.exists():
-        shutil.rmtree(config.out / "checkpoints", ignore_errors=True)
-        (config.out / "results.json").unlink(missing_ok=True)
-    place.barrier()
     trainer = Trainer(config, place)
     resumed = trainer.resume()
     if place.is_main:
+        write_settings(config)
         _announce(config, trainer, resumed)
-        atomic_write_text(config.out / "config.json", json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n")
     if trainer.step < trainer.total:
         _run(config, place, trainer)
-    tasks = {game: get_game(game).task_id for game in config.data.games}
     planning = Planning(
         PlannerConfig("beam", config.evaluation.width, config.evaluation.horizon, config.objective.gamma),
         config.evaluation.context,
     )
-    agent = Agent(trainer.tokenizer, trainer.model, tasks, choose_precision(config.precision, place.device), planning)
+    precision = choose_precision(config.precision, place.device)
+    agent = Agent(trainer.tokenizer, trainer.model, task_ids(config.data.games), precision, planning)
     if place.is_main:
-        agent.save(config.out / "agent")
+        _save_agent(agent, config.out / AGENT)
     return agent
+
+
+def _save_agent(agent: Agent, folder: Path) -> None:
+    try:
+        agent.save(folder)
+    except SafetensorError as error:  # what safetensors makes of a disk that is full
+        raise CheckpointError(
+            f"the agent could not be written to {folder} ({error}): free some space, then rerun; "
+            "the checkpoints are kept"
+        ) from error
+
+
+def play_and_report(config: TrainConfig, agent: Agent) -> None:
+    """Draw what the agent imagines, play the real games unless that was done before, print the table."""
+    print(f"agent: {config.out / AGENT}")
+    print(f"imagined beside real frames: {write_picture(config, agent)}", flush=True)
+    if config.evaluation.episodes == 0:
+        return
+    document = read_results(config)
+    if document is not None:
+        print(f"reusing the scores in {config.out / RESULTS}; --restart trains and plays anew")
+    else:
+        document = score(config, agent, config.stage1.steps + config.stage2.steps)
+        atomic_write_text(config.out / RESULTS, json.dumps(document, indent=2) + "\n")
+    Console().print(demo_table(document))
 
 
 def _announce(config: TrainConfig, trainer: Trainer, resumed: bool) -> None:
@@ -91,14 +117,14 @@ def _run(config: TrainConfig, place: Place, trainer: Trainer) -> None:
         return
     started, first = time.monotonic(), trainer.step
     with (
-        SummaryWriter(str(config.out / "tensorboard"), purge_step=trainer.step) as board,
+        SummaryWriter(str(config.out / METRICS), purge_step=trainer.step + 1) as board,
         steps_progress("training", trainer.total, "steps", trainer.step) as advance,
     ):
 
         def report(step: int, metrics: dict[str, float]) -> None:
             stage = 1 if step <= config.stage1.steps else 2
             note = f"stage {stage}  " + "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
-            advance(step, note) if metrics else advance(step)
+            advance(step, note if metrics else None)
             for name, value in metrics.items():
                 board.add_scalar(f"stage{stage}/{name}", value, step)
             if metrics:
@@ -110,25 +136,16 @@ def _run(config: TrainConfig, place: Place, trainer: Trainer) -> None:
 def write_picture(config: TrainConfig, agent: Agent) -> Path:
     """Real and imagined frames of one recorded episode a game, side by side."""
     store = EpisodeStore.open(config.data.path)
+    longest = agent.model.config.context_steps
+    context = min(config.evaluation.context, longest - 1)
+    steps = min(PICTURE_STEPS, longest - context)
     chosen = []
     for game in config.data.games:
         infos = store.episodes(game)
         best = int(np.argmax([info.score for info in infos]))
-        episode = store.read_episode(game, best)
-        start = min(len(episode) // 3, len(episode) - PICTURE_STEPS - 1)
-        if start + 1 < config.evaluation.context:
-            continue
-        chosen.append((episode, start))
-    path = config.out / "imagined.png"
-    steps = min(PICTURE_STEPS, agent.model.config.context_steps - config.evaluation.context)
-    save_picture(path, rollout_picture(agent, chosen, config.evaluation.context, steps))
+        start = min(max(infos[best].length // 3, context - 1), infos[best].length - steps - 1)
+        if start >= context - 1:
+            chosen.append((store.read_episode(game, best), start))
+    path = config.out / PICTURE
+    save_picture(path, rollout_picture(agent, chosen, context, steps))
     return path
-
-
-def read_results(path: Path) -> dict[str, Any]:
-    """The results of an earlier evaluation; :class:`CheckpointError` when the file is damaged."""
-    try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}): delete it and run again") from error
-    return document

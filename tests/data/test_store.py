@@ -53,7 +53,16 @@ def test_any_zarr_reader_opens_it(make_store) -> None:
 
 def test_frames_without_any_light_are_stored_too(tmp_path) -> None:
     # An all-zero chunk is what Zarr would leave out; here a missing chunk must mean damage.
-    dark = Episode("Pong", np.zeros((64, 84, 84), np.uint8), np.zeros(64, np.uint8), np.zeros(64, np.float32), True, "random", 0, 0.0)
+    dark = Episode(
+        "Pong",
+        np.zeros((64, 84, 84), np.uint8),
+        np.zeros(64, np.uint8),
+        np.zeros(64, np.float32),
+        True,
+        "random",
+        0,
+        0.0,
+    )
     with EpisodeWriter.open(tmp_path) as writer:
         writer.append(dark)
     assert (tmp_path / "Pong/frames/c/0/0/0").is_file()
@@ -122,6 +131,19 @@ def test_kill_9_at_any_write_loses_and_doubles_nothing(tmp_path, where, make_epi
     for number, length in enumerate(lengths):
         assert_same_episode(store.read_episode("Pong", number), make_episode("Pong", length, number))
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_the_commit_is_one_write(tmp_path, make_episode, monkeypatch) -> None:
+    with EpisodeWriter.open(tmp_path) as writer:
+        writer.append(make_episode("Pong", 3))
+        replaced = []
+        original = Path.replace
+        monkeypatch.setattr(
+            Path, "replace", lambda self, target: (replaced.append(Path(target)), original(self, target))
+        )
+        writer.append(make_episode("Pong", 4))
+    document = tmp_path / "Pong/zarr.json"
+    assert replaced.count(document) == 1 and replaced[-1] == document
 
 
 def _has_episode(path: Path) -> bool:

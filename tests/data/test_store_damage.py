@@ -17,7 +17,9 @@ from jowa.errors import DataError, JowaError, describe_os_error
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file() and f.name != "writer.lock"}
+    return {
+        str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file() and f.name != "writer.lock"
+    }
 
 
 def fails_with(message: str, action) -> None:
@@ -33,7 +35,9 @@ def edit(file: Path, change) -> None:
 
 
 def test_missing_store(tmp_path) -> None:
-    fails_with(r"no data set at .*/nowhere: expected a folder; record one", lambda: EpisodeStore.open(tmp_path / "nowhere"))
+    fails_with(
+        r"no data set at .*/nowhere: expected a folder; record one", lambda: EpisodeStore.open(tmp_path / "nowhere")
+    )
 
 
 def test_folder_that_is_no_store(tmp_path) -> None:
@@ -81,7 +85,7 @@ def test_mangled_documents(make_store, name) -> None:
     for text in ("", "{", "[]", '{"attributes": 3}', "\udcff"):
         (path / name).write_bytes(text.encode("utf-8", "surrogateescape"))
         before = contents(path)
-        fails_with(f"{name}.*(damaged|not a Zarr v3 document): restore", lambda: EpisodeStore.open(path))
+        fails_with(rf"{name} is (damaged \(.*\)|not a Zarr v3 document): restore", lambda: EpisodeStore.open(path))
         fails_with(name, lambda: EpisodeWriter.open(path))
         assert contents(path) == before
 
@@ -144,9 +148,13 @@ def test_every_kind_of_damage_to_every_array_is_noticed(make_store, array, damag
 def test_table_that_contradicts_itself(make_store) -> None:
     path = make_store(Pong=[100, 50]).path
     edit(path / "Pong/zarr.json", lambda attributes: attributes.update(num_steps=149))
-    fails_with("episode table of Pong in .* contradicts Pong/zarr.json", lambda: EpisodeStore.open(path).episodes("Pong"))
+    fails_with(
+        "episode table of Pong in .* contradicts Pong/zarr.json", lambda: EpisodeStore.open(path).episodes("Pong")
+    )
     edit(path / "Pong/zarr.json", lambda attributes: attributes.update(num_steps=151))
-    fails_with("frames is truncated: it has 150 rows, expected 151", lambda: EpisodeStore.open(path).read("Pong", 0, 10))
+    fails_with(
+        "frames is truncated: it has 150 rows, expected 151", lambda: EpisodeStore.open(path).read("Pong", 0, 10)
+    )
     fails_with("truncated", lambda: EpisodeWriter.open(path))
 
 
@@ -157,8 +165,10 @@ def test_mangled_array_document(make_store) -> None:
     fails_with("frames is damaged", lambda: EpisodeWriter.open(path))
 
 
-@pytest.mark.parametrize("fails_at", range(1, 22, 4))
-def test_disk_full_keeps_what_was_finished(make_store, make_episode, assert_same_episode, monkeypatch, fails_at) -> None:
+@pytest.mark.parametrize("fails_at", [1, 6, 12, 18, 19])
+def test_disk_full_keeps_what_was_finished(
+    make_store, make_episode, assert_same_episode, monkeypatch, fails_at
+) -> None:
     """The n-th write finds the disk full; then space is freed and the same writer goes on."""
     import zarr.storage._local as local
 

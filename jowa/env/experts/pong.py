@@ -13,8 +13,8 @@ PLANE_X = 188.0
 PADDLE_CENTRE = 5.0
 COAST = 0.4
 """How far the paddle rolls on after the button is let go, in units of its movement in the last step."""
-NEAR = 7.0
-AIM = 0
+NEAR = 9.0
+"""No correction within so many pixels: the paddle cannot move less than that."""
 
 
 class PongExpert:
@@ -22,14 +22,11 @@ class PongExpert:
 
     def __init__(self) -> None:
         """Call :meth:`reset` before play."""
-        self._generator = np.random.default_rng(0)
         self._last: tuple[int, int, int] | None = None
-        self._aim = 0.0
-        self._approaching = False
 
     def reset(self, generator: np.random.Generator) -> None:
         """See :class:`Expert`."""
-        self._generator, self._last, self._approaching = generator, None, False
+        self._last = None
 
     def choose(self, ram: NDArray[np.uint8]) -> int:
         """See :class:`Expert`."""
@@ -41,13 +38,9 @@ class PongExpert:
         if last is None:
             return NOOP
         dx, dy = x - last[0], y - last[1]
-        approaching = dx > 0
-        if approaching and not self._approaching:
-            self._aim = float(self._generator.integers(-AIM, AIM + 1))
-        self._approaching = approaching
         target = (TOP + BOTTOM) / 2
-        if approaching and x < PLANE_X:
-            target = fold(y + dy * (PLANE_X - x) / dx, TOP, BOTTOM) + self._aim
+        if dx > 0 and x < PLANE_X:
+            target = fold(y + dy * (PLANE_X - x) / dx, TOP, BOTTOM)
         gap = target - (paddle + PADDLE_CENTRE + COAST * (paddle - last[2]))
         # RIGHT moves the paddle up the screen, LEFT down.
         return NOOP if abs(gap) <= NEAR else (LEFT if gap > 0 else RIGHT)

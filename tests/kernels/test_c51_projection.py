@@ -1,0 +1,57 @@
+"""The distributional projection against its definition."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jowa.kernels.c51_projection import c51_projection, c51_projection_reference
+
+
+def draw(rows: int, atoms: int, seed: int) -> torch.Tensor:
+    return torch.rand(rows, atoms, generator=torch.Generator().manual_seed(seed)).mul(4).exp().log_softmax(1).exp()
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    rewards=st.lists(st.floats(-60, 60, width=32), min_size=1, max_size=6),
+    discount=st.floats(0, 1, width=32),
+    low=st.floats(-20, 5),
+    span=st.floats(0.5, 50),
+    atoms=st.integers(2, 60),
+    seed=st.integers(0, 2**31),
+)
+def test_equals_the_definition(rewards, discount, low, span, atoms, seed) -> None:
+    probabilities = draw(len(rewards), atoms, seed)
+    arguments = (probabilities, torch.tensor(rewards), torch.full((len(rewards),), discount), low, low + span)
+    projected = c51_projection(*arguments)
+    assert projected.shape == probabilities.shape and projected.dtype == torch.float32
+    torch.testing.assert_close(projected, c51_projection_reference(*arguments), rtol=1e-3, atol=2e-4)
+    torch.testing.assert_close(projected.sum(1), torch.ones(len(rewards)), rtol=0, atol=1e-5)
+    assert (projected >= 0).all()
+
+
+def test_by_hand() -> None:
+    """Five atoms -2, -1, 0, 1, 2."""
+    sure = torch.eye(5)
+    none, full = torch.zeros(1), torch.ones(1)
+
+    def project(atom: int, reward: float, discount: torch.Tensor) -> list[float]:
+        return c51_projection(sure[atom : atom + 1], torch.tensor([reward]), discount, -2.0, 2.0)[0].tolist()
+
+    assert project(3, 0.25, none) == pytest.approx([0, 0, 0.75, 0.25, 0])
+    assert project(3, 0.0, full) == pytest.approx([0, 0, 0, 1, 0])
+    assert project(3, 0.0, 0.5 * full) == pytest.approx([0, 0, 0.5, 0.5, 0])
+    assert project(4, 5.0, full) == pytest.approx([0, 0, 0, 0, 1]), "clamped to the top"
+    assert project(0, -5.0, full) == pytest.approx([1, 0, 0, 0, 0]), "clamped to the bottom"
+
+
+def test_the_mean_moves_as_the_bellman_equation_says() -> None:
+    probabilities = torch.zeros(4, 51)
+    probabilities[:, 15:30] = draw(4, 15, 1)
+    atoms = torch.linspace(-10, 30, 51)
+    rewards = torch.tensor([-1.0, 0.0, 0.5, 1.0])
+    projected = c51_projection(probabilities, rewards, torch.full((4,), 0.99), -10.0, 30.0)
+    torch.testing.assert_close(projected @ atoms, rewards + 0.99 * (probabilities @ atoms), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,68 @@
+"""Nearest codebook vectors against brute force in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jowa.kernels.vq_lookup import vq_lookup, vq_lookup_reference
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    count=st.integers(1, 40),
+    codes=st.integers(1, 33),
+    width=st.integers(1, 17),
+    levels=st.sampled_from([2, 3, 1000]),
+    scale=st.sampled_from([1e-3, 1.0, 1e3]),
+    seed=st.integers(0, 2**31),
+)
+def test_equals_brute_force_ties_included(count, codes, width, levels, scale, seed) -> None:
+    """Few levels make exact ties and doubled codes common."""
+    generator = torch.Generator().manual_seed(seed)
+    latents = torch.randint(0, levels, (count, width), generator=generator) * (scale / levels)
+    codebook = torch.randint(0, levels, (codes, width), generator=generator) * (scale / levels)
+    found = vq_lookup(latents, codebook)
+    assert found.dtype == torch.int64 and found.shape == (count,)
+    assert torch.equal(found, vq_lookup_reference(latents, codebook))
+
+
+@pytest.mark.parametrize("copies", [2, 17, 64])
+def test_a_code_that_stands_several_times_is_found_at_its_lowest_index(copies: int) -> None:
+    """Columns of a matrix product may be rounded differently; an equal code must still not win."""
+    torch.manual_seed(0)
+    codebook = torch.randn(31, 64).repeat(copies, 1)
+    assert vq_lookup(torch.randn(200, 64), codebook).max() < 31
+
+
+def test_far_from_the_origin_rounding_does_not_decide() -> None:
+    torch.manual_seed(0)
+    codebook = 1000 + 0.1 * torch.randn(64, 16)
+    latents = codebook[:40] + 0.001 * torch.randn(40, 16)
+    assert torch.equal(vq_lookup(latents, codebook), torch.arange(40))
+
+
+def test_reduced_precision_and_autocast() -> None:
+    torch.manual_seed(0)
+    latents, codebook = torch.randn(50, 8).bfloat16(), torch.randn(20, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = vq_lookup(latents, codebook)
+    assert torch.equal(found, vq_lookup_reference(latents, codebook))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("coarse", [False, True])
+def test_a_gpu_agrees_with_the_cpu(coarse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", coarse)
+    torch.manual_seed(0)
+    latents, codebook = torch.randn(3000, 64), torch.randn(512, 64)
+    assert torch.equal(vq_lookup(latents.cuda(), codebook.cuda()).cpu(), vq_lookup(latents, codebook))
+
+
+@pytest.mark.parametrize("shapes", [((3, 4), (5, 6)), ((3,), (5, 3)), ((2, 3, 4), (5, 4))])
+def test_shapes_that_do_not_fit(shapes) -> None:
+    with pytest.raises(ValueError, match="must share D"):
+        vq_lookup(torch.zeros(shapes[0]), torch.zeros(shapes[1]))

@@ -1,0 +1,205 @@
+"""The joint model: sizes, causality, which positions feed which head, dropout, the target head."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from jowa.config import PRESETS, ModelConfig
+from jowa.errors import CheckpointError, UsageError
+from jowa.model import WorldActionModel
+from jowa.model.heads import expectation, q_distribution
+from jowa.model.layout import action_positions, frame_head_positions, interleave, value_positions
+from jowa.model.published_names import check_names
+from jowa.tokenizer import Tokenizer
+
+SMALL = ModelConfig(layers=2, heads=2, width=16, q_width=12, q_ensemble=2, vocab_size=20, context_steps=4, num_tasks=5)
+
+
+def make(**changes: object) -> WorldActionModel:
+    """A small model whose weights are large enough that every input matters."""
+    torch.manual_seed(0)
+    model = WorldActionModel(dataclasses.replace(SMALL, **changes))  # type: ignore[arg-type]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(10)
+    model.update_target()
+    return model.eval()
+
+
+def inputs(steps: int = 4, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(20, (batch, steps, 36), generator=generator)
+    return tokens, torch.randint(18, (batch, steps), generator=generator), torch.arange(batch) % 5
+
+
+@pytest.mark.parametrize(
+    ("preset", "tokenizer", "model"),
+    [("tiny", 0.97, 2.18), ("40M", 4.05, 19.1), ("70M", 4.05, 85.3), ("150M", 4.05, 127.8)],
+)
+def test_parameter_counts_in_millions(preset: str, tokenizer: float, model: float) -> None:
+    with torch.device("meta"):
+        networks = Tokenizer(PRESETS[preset].tokenizer), WorldActionModel(PRESETS[preset].model)
+    found = [sum(parameter.numel() for parameter in network.parameters()) / 1e6 for network in networks]
+    assert found == [pytest.approx(tokenizer, abs=0.006), pytest.approx(model, abs=0.06)]
+
+
+def test_every_preset_joins_fitting_networks() -> None:
+    for preset in PRESETS.values():
+        assert preset.tokenizer.vocab_size == preset.model.vocab_size
+        assert preset.model.width % preset.model.heads == 0
+    with pytest.raises(UsageError, match="width 16 is not a multiple of heads 3"):
+        make(heads=3)
+
+
+def test_layout() -> None:
+    assert action_positions(3).tolist() == [36, 73, 110]
+    assert value_positions(3).tolist() == [35, 72, 109]
+    assert frame_head_positions(2).tolist() == [p for p in range(74) if p not in (35, 72)]
+    joined = interleave(torch.zeros(1, 2, 36, 1), torch.ones(1, 2, 1))
+    assert joined.flatten().nonzero().flatten().tolist() == [36, 73]
+
+
+def test_shapes() -> None:
+    found = make()(*inputs(steps=3), target=True)
+    assert found.frames.shape == (2, 108, 20) and found.rewards.shape == (2, 3, 3) and found.ends.shape == (2, 3, 2)
+    assert found.q.shape == found.q_target.shape == (2, 2, 3, 18, 51)
+    assert make()(*inputs()).q_target is None
+
+
+def affected(before: torch.Tensor, after: torch.Tensor) -> list[bool]:
+    return ((before - after).flatten(1).abs().amax(1) > 1e-5).tolist()
+
+
+@pytest.mark.parametrize("place", [0, 20, 35, 36, 37, 73, 100])
+def test_causality(place: int) -> None:
+    """A changed token changes every prediction from its own position on, and none before."""
+    model = make()
+    tokens, actions, tasks = inputs(steps=3, batch=1)
+    step, offset = divmod(place, 37)
+    other_tokens, other_actions = tokens.clone(), actions.clone()
+    if offset == 36:
+        other_actions[0, step] = (actions[0, step] + 1) % 18
+    else:
+        other_tokens[0, step, offset] = (tokens[0, step, offset] + 1) % 20
+    before, after = model(tokens, actions, tasks), model(other_tokens, other_actions, tasks)
+    assert affected(before.frames[0], after.frames[0]) == [p >= place for p in frame_head_positions(3).tolist()]
+    assert affected(before.rewards[0], after.rewards[0]) == [p >= place for p in action_positions(3).tolist()]
+    assert affected(before.ends[0], after.ends[0]) == [p >= place for p in action_positions(3).tolist()]
+    assert affected(before.q[:, 0].transpose(0, 1), after.q[:, 0].transpose(0, 1)) == [
+        p >= place for p in value_positions(3).tolist()
+    ]
+
+
+def test_q_is_known_before_the_action() -> None:
+    model = make()
+    tokens, actions, tasks = inputs(steps=1)
+    assert torch.equal(model(tokens, actions, tasks).q, model(tokens, (actions + 1) % 18, tasks).q)
+
+
+def test_a_prefix_predicts_as_the_whole_does() -> None:
+    model = make()
+    tokens, actions, tasks = inputs()
+    whole, part = model(tokens, actions, tasks), model(tokens[:, :2], actions[:, :2], tasks)
+    torch.testing.assert_close(part.frames, whole.frames[:, :72])
+    torch.testing.assert_close(part.q, whole.q[:, :, :2])
+
+
+def gradients(model: WorldActionModel, **options: bool) -> set[str]:
+    """Parameters that the Q loss moves."""
+    model(*inputs(), **options).q.pow(2).sum().backward()
+    return {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+
+
+def test_detach_q_stops_the_gradient_at_the_backbone() -> None:
+    alone = gradients(make(), detach_q=True)
+    assert alone and all(name.startswith("q_head.") for name in alone)
+    joint = gradients(make(), detach_q=False)
+    assert joint >= alone | {
+        "frame_embedding.weight",
+        "transformer.blocks.0.attn.query.weight",
+        "position_embedding.weight",
+    }
+    assert not any(name.startswith(("q_target", "frame_head", "reward_head", "end_head")) for name in joint)
+
+
+def test_task_embedding_and_its_ablation() -> None:
+    tokens, actions, tasks = inputs()
+    other = (tasks + 1) % 5
+    assert not torch.allclose(make()(tokens, actions, tasks).q, make()(tokens, actions, other).q)
+    off = make(task_embedding=False)
+    assert torch.equal(off(tokens, actions, tasks).q, off(tokens, actions, other).q)
+    assert torch.equal(off(tokens, actions, tasks).frames, off(tokens, actions, other).frames)
+    assert "frame_task_embedding.weight" not in gradients(off)
+
+
+def test_q_dropout_is_never_on_in_the_target_nor_in_evaluation() -> None:
+    """The published code left it on in both."""
+    model = make(dropout=0.0, q_dropout=0.5)
+    first, second = model(*inputs(), target=True), model(*inputs(), target=True)
+    assert torch.equal(first.q, second.q) and torch.equal(first.q_target, second.q_target)
+    assert torch.equal(first.q, first.q_target), "just updated"
+    model.train()
+    trained, again = model(*inputs(), target=True), model(*inputs(), target=True)
+    assert not torch.equal(trained.q, again.q), "dropout is on where it trains"
+    assert torch.equal(trained.q_target, again.q_target) and torch.equal(trained.q_target, first.q_target)
+    assert not model.q_target_head.training and model.q_head.training
+
+
+def test_dropout_on_the_backbone() -> None:
+    model = make(dropout=0.5).train()
+    assert not torch.equal(model(*inputs()).frames, model(*inputs()).frames)
+    model.eval()
+    assert torch.equal(model(*inputs()).frames, model(*inputs()).frames)
+
+
+def test_target_update() -> None:
+    model = make()
+    old = model.q_target_head.linear1.weight.clone()
+    with torch.no_grad():
+        model.q_head.linear1.weight.add_(1.0)
+    assert not torch.equal(model(*inputs(), target=True).q_target, model(*inputs()).q), "only update_target moves it"
+    model.update_target(0.25)
+    torch.testing.assert_close(model.q_target_head.linear1.weight, old + 0.25)
+    model.update_target()
+    for target, source in zip(model.q_target_head.parameters(), model.q_head.parameters(), strict=True):
+        assert torch.equal(target, source) and not target.requires_grad
+
+
+def test_ensemble_members_are_separate_and_averaged_as_distributions() -> None:
+    model = make()
+    hidden = torch.randn(3, 16)
+    logits = model.q_head(hidden)
+    head = model.q_head
+    for member in range(2):
+        x = hidden @ head.linear1.weight[member].T + head.linear1.bias[member]
+        x = torch.nn.functional.mish(
+            torch.nn.functional.layer_norm(x, (12,), head.norm1.weight[member], head.norm1.bias[member])
+        )
+        x = x @ head.linear2.weight[member].T + head.linear2.bias[member]
+        x = torch.nn.functional.mish(
+            torch.nn.functional.layer_norm(x, (12,), head.norm2.weight[member], head.norm2.bias[member])
+        )
+        x = x @ head.linear3.weight[member].T + head.linear3.bias[member]
+        torch.testing.assert_close(logits[member], x.view(3, 18, 51), rtol=1e-4, atol=1e-5)
+    mean = (logits[0].softmax(-1) + logits[1].softmax(-1)) / 2
+    torch.testing.assert_close(q_distribution(logits), mean)
+    torch.testing.assert_close(expectation(mean, -10, 30), mean @ torch.linspace(-10, 30, 51))
+    torch.testing.assert_close(model.q_values(hidden), mean @ torch.linspace(-10, 30, 51), rtol=1e-4, atol=1e-4)
+
+
+def test_where_q_starts() -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(5, 16)
+    plain = WorldActionModel(SMALL).q_values(hidden)
+    started = WorldActionModel(dataclasses.replace(SMALL, q_init=2.0)).q_values(hidden)
+    assert (plain - 10).abs().max() < 1 and (started - 2).abs().max() < 0.2
+
+
+def test_check_names_lists_both_sides() -> None:
+    check_names(["a", "b"], ["b", "a"], "here")
+    with pytest.raises(CheckpointError, match=r"here does not hold .*: missing b; surplus c, d"):
+        check_names(["a", "c", "d"], ["a", "b"], "here")

@@ -1,0 +1,219 @@
+"""Beam search over the real caches against a plain beam search that runs the whole model for every token."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from jowa.config import ModelConfig
+from jowa.errors import NumericalError, UsageError
+from jowa.model import WorldActionModel
+from jowa.model.heads import expectation, q_distribution
+from jowa.planner import BeamPlanner, Context, PlannerConfig
+
+SMALL = ModelConfig(layers=2, heads=2, width=16, q_width=12, q_ensemble=2, vocab_size=20, context_steps=5, num_tasks=4)
+GAMMA = 0.9
+
+
+@pytest.fixture(scope="module")
+def model() -> WorldActionModel:
+    torch.manual_seed(0)
+    model = WorldActionModel(SMALL)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(15)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def context() -> Context:
+    """Four roots of different lengths, tasks and legal actions; the last has a single one."""
+    generator = torch.Generator().manual_seed(5)
+    legal = torch.rand(4, 18, generator=generator) < 0.4
+    legal[3] = False
+    legal[:, 6] = True
+    return Context(
+        torch.randint(20, (4, 3, 36), generator=generator),
+        torch.randint(18, (4, 3), generator=generator),
+        torch.tensor([1, 3, 2, 3]),
+        torch.arange(4),
+        legal,
+    )
+
+
+def alone(context: Context, root: int) -> Context:
+    length, one = int(context.lengths[root]), slice(root, root + 1)
+    return Context(
+        context.tokens[one, :length],
+        context.actions[one, :length],
+        context.lengths[one],
+        context.tasks[one],
+        context.legal[one],
+    )
+
+
+@dataclass
+class Node:
+    tokens: torch.Tensor
+    actions: torch.Tensor
+    path: list[int]
+    gained: float
+    ended: bool
+    q: torch.Tensor
+    score: float = 0.0
+
+
+class Oracle:
+    """One root; states are whole sequences, and nothing is kept between them."""
+
+    def __init__(self, model: WorldActionModel, root: Context) -> None:
+        self.model, self.task = model, root.tasks
+        self.legal = root.legal[0].nonzero().flatten().tolist()
+        self.root = Node(root.tokens[0], root.actions[0, :-1], [], 0.0, False, torch.empty(0))
+        predicted = self.predict(self.root.tokens, torch.cat([self.root.actions, torch.tensor([0])]))
+        self.root.q = self.q(predicted)
+
+    @torch.no_grad()
+    def predict(self, tokens: torch.Tensor, actions: torch.Tensor):
+        return self.model(tokens[None], actions[None], self.task)
+
+    def q(self, predicted) -> torch.Tensor:
+        return expectation(q_distribution(predicted.q), self.model.config.v_min, self.model.config.v_max)[0, -1]
+
+    def child(self, node: Node, action: int, depth: int, respect_ends: bool) -> Node:
+        n = len(node.tokens)
+        tokens = torch.cat([node.tokens, torch.zeros(1, 36, dtype=torch.int64)])
+        actions = torch.cat([node.actions, torch.tensor([action])])
+        padded = torch.cat([actions, torch.tensor([0])])
+        for k in range(36):
+            tokens[n, k] = self.predict(tokens, padded).frames[0, n * 36 + k - 1].argmax()
+        predicted = self.predict(tokens, padded)
+        reward = float(predicted.rewards[0, n - 1].argmax()) - 1
+        ended = bool(predicted.ends[0, n - 1].argmax()) and respect_ends
+        gained = node.gained + GAMMA**depth * reward
+        child = Node(tokens, actions, [*node.path, action], gained, ended, self.q(predicted))
+        value = 0.0 if ended else max(float(child.q[a]) for a in self.legal)
+        child.score = gained + GAMMA ** (depth + 1) * value
+        return child
+
+    def search(
+        self, width: int, horizon: int, respect_ends: bool, depth: int = 0, beam: list[Node] | None = None
+    ) -> list[Node]:
+        beam = [self.root] if beam is None else beam
+        if depth == horizon:
+            return beam
+        found = [node for node in beam if node.ended]
+        for node in beam:
+            if not node.ended:
+                best = sorted(self.legal, key=lambda action: -float(node.q[action]))[:width]
+                found += [self.child(node, action, depth, respect_ends) for action in best]
+        kept = sorted(found, key=lambda node: -node.score)[:width]
+        return self.search(width, horizon, respect_ends, depth + 1, kept)
+
+
+@pytest.mark.parametrize("respect_ends", [True, False])
+@pytest.mark.parametrize(("width", "horizon"), [(1, 2), (3, 2)])
+def test_equals_a_plain_beam_search(model, context, width: int, horizon: int, respect_ends: bool) -> None:
+    config = PlannerConfig("beam", width, horizon, GAMMA, respect_ends)
+    plan = BeamPlanner(model, config).plan(context)
+    early = 0
+    for root in range(4):
+        beam = Oracle(model, alone(context, root)).search(width, horizon, respect_ends)
+        early += sum(node.ended for node in beam)
+        assert plan.actions[root] == beam[0].path[0]
+        scores = [node.score for node in beam] + [-np.inf] * (width - len(beam))
+        np.testing.assert_allclose(plan.beam_scores[root], scores, rtol=1e-4, atol=1e-4)
+        paths = [node.path + [-1] * (horizon - len(node.path)) for node in beam]
+        assert plan.beam_actions[root, : len(beam)].tolist() == paths
+        assert (plan.beam_actions[root, len(beam) :] == -1).all()
+        assert plan.scores[root] == plan.beam_scores[root, 0]
+    if respect_ends and width == 3:
+        assert early, "some plan ends, or this tests little"
+
+
+@pytest.mark.parametrize("respect_ends", [True, False])
+def test_roots_do_not_influence_one_another(model, context, respect_ends: bool) -> None:
+    planner = BeamPlanner(model, PlannerConfig("beam", 4, 2, GAMMA, respect_ends))
+    together = planner.plan(context)
+    for root in range(4):
+        plan = planner.plan(alone(context, root))
+        assert plan.actions[0] == together.actions[root]
+        np.testing.assert_array_equal(plan.beam_actions[0], together.beam_actions[root])
+        np.testing.assert_allclose(plan.beam_scores[0], together.beam_scores[root], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(plan.q[0], together.q[root], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("config", [PlannerConfig("beam", 3, 0), PlannerConfig("none", 3, 2)])
+def test_without_a_horizon_it_is_greedy_in_q(model, context, config: PlannerConfig) -> None:
+    plan = BeamPlanner(model, config).plan(context)
+    legal = context.legal.numpy()
+    assert np.isneginf(plan.q[~legal]).all() and np.isfinite(plan.q[legal]).all()
+    assert plan.actions.tolist() == plan.q.argmax(1).tolist()
+    np.testing.assert_array_equal(plan.scores, plan.q.max(1))
+    np.testing.assert_array_equal(plan.beam_scores[:, 0], plan.scores)
+    assert np.isneginf(plan.beam_scores[:, 1:]).all() and plan.frames == []
+    for root in range(4):
+        np.testing.assert_allclose(
+            plan.q[root][legal[root]],
+            Oracle(model, alone(context, root)).root.q.numpy()[legal[root]],
+            rtol=1e-4,
+            atol=1e-4,
+        )
+
+
+def test_illegal_actions_are_never_imagined(model, context) -> None:
+    plan = BeamPlanner(model, PlannerConfig("beam", 4, 2, GAMMA)).plan(context, keep_frames=True)
+    legal = context.legal.numpy()
+    assert legal[plan.nodes["root"], plan.nodes["action"]].all() and legal[np.arange(4), plan.actions].all()
+    single = plan.nodes["root"] == 3
+    assert plan.actions[3] == 6 and single.sum() <= 2 and np.isneginf(plan.beam_scores[3, 1:]).all()
+    assert [level.shape for level in plan.frames] == [(4, 4, 36), (4, 16, 36)]
+    assert all(level.dtype == np.uint16 for level in plan.frames)
+
+
+def test_work_grows_as_stated(model, context) -> None:
+    """K nodes at the first level, K^2 at the second."""
+    everything = dataclasses.replace(context, legal=torch.ones(4, 18, dtype=torch.bool))
+    plan = BeamPlanner(model, PlannerConfig("beam", 3, 2, respect_ends=False)).plan(everything)
+    assert np.bincount(plan.nodes["root"]).tolist() == [3 + 9] * 4
+
+
+def test_nan_weights_name_the_root(model, context) -> None:
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        broken.frame_task_embedding.weight[2] = torch.nan
+    for horizon in (0, 2):
+        with pytest.raises(NumericalError, match="Q of root 2 is NaN"):
+            BeamPlanner(broken, PlannerConfig("beam", 2, horizon)).plan(context)
+
+
+def test_nan_in_imagination_alone_names_the_root(model, context) -> None:
+    """A root may look healthy until the model sees an action that no memory holds."""
+    broken = copy.deepcopy(model)
+    only = int(context.legal[3].nonzero()[0])
+    with torch.no_grad():
+        broken.action_embedding.weight[only] = torch.nan
+    root = alone(context, 3)
+    root.actions.fill_((only + 1) % 18)
+    with pytest.raises(NumericalError, match="Q of root 0 is NaN"):
+        BeamPlanner(broken, PlannerConfig("beam", 2, 2)).plan(root)
+
+
+def test_context_and_horizon_must_fit(model, context) -> None:
+    with pytest.raises(ValueError, match="a context of 3 steps and a horizon of 3 exceed the model's 5 steps"):
+        BeamPlanner(model, PlannerConfig("beam", 1, 3)).plan(context)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"name": "baem"}, "unknown planner 'baem'"), ({"width": 0}, "width is 0"), ({"horizon": -1}, "horizon is -1")],
+)
+def test_mistakes_in_the_configuration(options, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        PlannerConfig(**options)

@@ -1,0 +1,55 @@
+"""A trainer in this process, watched step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from jowa.train.config import TrainConfig
+from jowa.train.distributed import Place
+from jowa.train.feed import Feed
+from jowa.train.loop import Trainer
+
+Watch = Callable[[Trainer, int, dict[str, float]], None]
+
+
+@pytest.fixture(scope="session")
+def alone() -> Place:
+    """The only process, on the CPU."""
+    return Place(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def run_trainer(alone: Place) -> Callable[..., Trainer]:
+    """Resume or begin a run and train to its end; ``watch(trainer, step, metrics)`` is called after every step."""
+
+    def run(config: TrainConfig, watch: Watch | None = None) -> Trainer:
+        trainer = Trainer(config, alone)
+        trainer.resume()
+        trainer.run(Feed(config, alone), lambda step, metrics: watch(trainer, step, metrics) if watch else None)
+        return trainer
+
+    return run
+
+
+def _tensors(value: Any, name: str = "") -> dict[str, torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return {name: value}
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    return {key: tensor for part, inner in items for key, tensor in _tensors(inner, f"{name}/{part}").items()}
+
+
+@pytest.fixture(scope="session")
+def assert_same_state() -> Callable[[Any, Any], None]:
+    """Two nested states hold the same tensors, bit for bit."""
+
+    def check(a: Any, b: Any) -> None:
+        left, right = _tensors(a), _tensors(b)
+        assert left.keys() == right.keys() and left
+        different = [name for name in left if not torch.equal(left[name], right[name])]
+        assert not different, different
+
+    return check

@@ -1,0 +1,142 @@
+"""Two processes on two halves of a batch compute what one computes on the whole."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from jowa.errors import UsageError
+from jowa.train.distributed import Place, process_group
+
+WORKER = str(Path(__file__).with_name("ddp_worker.py"))
+FIRST_OF_STAGE_ONE, LAST_OF_STAGE_ONE, FIRST_OF_STAGE_TWO = 1, 20, 21
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def train_on(command: Any, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
+    """Train ``config`` on so many processes; what each of them found."""
+
+    def train(config: Any, world: int) -> list[dict[str, Any]]:
+        out = tmp_path / f"world{world}"
+        out.mkdir(parents=True)
+        wanted = {"config": config, "gradients_after": [FIRST_OF_STAGE_ONE, FIRST_OF_STAGE_TWO]}
+        torch.save(wanted, out / "settings.pt")
+        shared = {
+            "WORLD_SIZE": world,
+            "LOCAL_WORLD_SIZE": world,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": free_port(),
+        }
+        environments = [{k: str(v) for k, v in (shared | {"RANK": r, "LOCAL_RANK": r}).items()} for r in range(world)]
+        arguments = [str(out / "settings.pt"), str(out)]
+        jobs = [{"run": WORKER, "arguments": arguments, "env": environment} for environment in environments]
+        for done in command.together(jobs):
+            assert done.returncode == 0, done.stderr
+        return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(world)]
+
+    return train
+
+
+def test_gradients_losses_and_weights_of_two_processes_are_those_of_one(
+    small_config: Any, train_on: Any, tmp_path: Path
+) -> None:
+    common = {
+        "model.dropout": 0.0,
+        "model.q_dropout": 0.0,
+        "stage1.steps": LAST_OF_STAGE_ONE,
+        "stage1.world_from": 0,
+        "stage1.revive_every": 5,
+        "stage2.steps": 30,
+        "stage2.target_every": 5,
+        "optimizer.gradient_clip": 1e9,
+        "checkpoint_every": 1000,
+    }
+    single = train_on(small_config(common | {"out": tmp_path / "one"}), 1)[0]
+    first, second = train_on(small_config(common | {"out": tmp_path / "two"}), 2)
+    assert any(a != b for a, b in zip(first["padding"], second["padding"], strict=True)), "the halves are padded alike"
+
+    for step, whole in single["gradients"].items():
+        assert whole.keys() == first["gradients"][step].keys() == second["gradients"][step].keys()
+        for name, gradient in whole.items():
+            assert torch.equal(first["gradients"][step][name], second["gradients"][step][name]), name
+            if step == FIRST_OF_STAGE_ONE:  # later the weights differ by rounding, and so may a token
+                scale = gradient.abs().max().item()
+                torch.testing.assert_close(
+                    first["gradients"][step][name], gradient, rtol=1e-4, atol=1e-5 * scale + 1e-9
+                )
+
+    assert len(single["losses"]) == len(first["losses"]) == 50
+    for step, (whole, half) in enumerate(zip(single["losses"], first["losses"], strict=True), start=1):
+        assert half == pytest.approx(whole, rel=2e-3), f"step {step}"
+    for part, state in first["state"].items():
+        for name, value in state.items():
+            assert torch.equal(value, second["state"][part][name]), f"the replicas drifted apart in {part}.{name}"
+
+
+def test_joint_gradients_of_two_processes_are_those_of_one(small_config: Any, train_on: Any, tmp_path: Path) -> None:
+    # No stage 1: the weights are still equal, so the first gradient of the joint loss can be compared exactly.
+    common = {"model.dropout": 0.0, "model.q_dropout": 0.0, "stage1.steps": 0, "stage2.steps": FIRST_OF_STAGE_ONE}
+    common |= {"optimizer.gradient_clip": 1e9, "stage2.batch_size": 8}
+    single = train_on(small_config(common | {"out": tmp_path / "one"}), 1)[0]
+    first, second = train_on(small_config(common | {"out": tmp_path / "two"}), 2)
+    assert first["padding"][0] != second["padding"][0], "the halves are padded alike: choose another seed"
+    gradients = [found["gradients"][FIRST_OF_STAGE_ONE] for found in (single, first, second)]
+    assert any("q_head" in name for name in gradients[0]) and not any("target" in name for name in gradients[0])
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradients[1][name], gradients[2][name]), name
+        scale = gradient.abs().max().item()
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-5 * scale + 1e-9)
+    assert first["losses"][0] == pytest.approx(single["losses"][0], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_torchrun_trains_and_writes_one_set_of_files(small_config: Any, as_arguments: Any, finished_run: Path) -> None:
+    config = small_config()
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+            "-m", "jowa.train", *as_arguments(config),
+        ],
+        capture_output=True, text=True, check=False, timeout=280, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("agent: ") == 1 and "on cpu x 2" in done.stdout
+    names = {str(path.relative_to(config.out)) for path in config.out.rglob("*") if "tfevents" not in path.name}
+    assert names == {str(p.relative_to(finished_run)) for p in finished_run.rglob("*") if "tfevents" not in p.name}
+    assert len(list(config.out.rglob("*tfevents*"))) == 1
+
+
+def test_alone_everything_is_itself() -> None:
+    with process_group("cpu") as place:
+        module, rows = torch.nn.Linear(2, 2), torch.arange(3)
+        assert place.is_main and place.wrap(module) is module and torch.equal(place.gather(rows), rows)
+        place.barrier()
+        place.broadcast(rows)
+        assert place.mean({"a": torch.tensor(2.0), "b": torch.tensor(3)}) == {"a": 2.0, "b": 3.0}
+
+
+def test_one_named_gpu_for_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="--device cuda"), process_group("cuda:0"):
+        pass
+
+
+def test_what_does_not_train_is_not_wrapped() -> None:
+    place = Place(0, 2, torch.device("cpu"))
+    frozen = torch.nn.Linear(2, 2).requires_grad_(False)
+    assert place.wrap(frozen) is frozen

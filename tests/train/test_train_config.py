@@ -1,0 +1,122 @@
+"""Settings: the published numbers, what --help says, what is refused."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import jowa.config
+import jowa.model.objective
+import jowa.train.config
+from jowa.errors import UsageError
+from jowa.games import PRETRAINING_GAMES
+from jowa.train.config import LEAST, TRAIN_PRESETS, TrainConfig, get_train_preset
+
+
+@pytest.mark.parametrize("name", ["40M", "70M", "150M"])
+def test_published_presets_have_the_papers_numbers(name: str) -> None:
+    config = get_train_preset(name)
+    one, two = config.stage1, config.stage2
+    assert (one.tokenizer_learning_rate, one.learning_rate, two.learning_rate) == (1e-4, 1e-4, 5e-5)
+    assert (one.batch_size, one.tokenizer_batch, two.batch_size) == (512, 2048, 512)
+    assert (one.steps, one.steps + two.steps) == (250_000, 1_750_000)
+    assert (config.data.segment_length, config.data.segment_stride) == (8, 4)
+    assert (config.optimizer.gradient_clip, config.optimizer.weight_decay) == (1.0, 0.01)
+    assert (two.target_every, two.target_rate) == (1000, 1.0)
+    assert (config.objective.gamma, config.objective.cql_weight, config.objective.world_weight) == (0.99, 0.1, 0.1)
+    assert (config.objective.n_step, config.objective.detach_q) == (1, False)
+    assert config.data.games == PRETRAINING_GAMES
+    # What this project added is off: no motion weight, revival, late start, warm-up, decay.
+    assert (one.motion_weight, one.revive_every, one.world_from, one.codebook_from_world) == (0.0, 0, 0, False)
+    assert (config.optimizer.warmup_steps, config.optimizer.final_fraction) == (0, 1.0)
+    model = config.model
+    sizes = {"40M": (4, 8, 512, 768, 1), "70M": (6, 12, 768, 1792, 3), "150M": (12, 12, 768, 1792, 3)}
+    assert (model.layers, model.heads, model.width, model.q_width, model.q_ensemble) == sizes[name]
+    assert (model.dropout, model.q_dropout, model.context_steps, model.q_init) == (0.1, 0.01, 8, None)
+    assert (model.num_atoms, model.v_min, model.v_max) == (51, -10.0, 30.0)
+    tokenizer = config.tokenizer
+    assert (tokenizer.encoder, tokenizer.vocab_size, tokenizer.code_dim) == ("published", 2048, 512)
+
+
+@pytest.mark.parametrize("name", TRAIN_PRESETS)
+def test_every_preset_passes_its_own_checks(name: str) -> None:
+    get_train_preset(name).check()
+
+
+def fields_of(value: Any, prefix: str = "") -> Iterator[tuple[type, str, str]]:
+    """(dataclass, field, option) of every setting."""
+    for field in dataclasses.fields(value):
+        inner = getattr(value, field.name)
+        if dataclasses.is_dataclass(inner):
+            yield from fields_of(inner, f"{prefix}{field.name}.")
+        else:
+            yield type(value), field.name, f"{prefix}{field.name}".replace("_", "-")
+
+
+def docstrings() -> dict[tuple[str, str], str]:
+    """(dataclass, field) to the string under the field in the source."""
+    found = {}
+    for module in (jowa.train.config, jowa.config, jowa.model.objective):
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            if isinstance(node, ast.ClassDef):
+                for line, after in zip(node.body, [*node.body[1:], None], strict=True):
+                    if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+                        text = after.value if isinstance(after, ast.Expr) else None
+                        if isinstance(text, ast.Constant):
+                            found[node.name, line.target.id] = str(text.value)
+    return found
+
+
+def squashed(text: str) -> str:
+    """Without boxes, line breaks and code marks."""
+    return re.sub(r"[│`\s]+", " ", text)
+
+
+def test_help_documents_every_setting(command: Any) -> None:
+    done = command("jowa.train", "--help", env={"COLUMNS": "100", "NO_COLOR": "1"})
+    assert done.returncode == 0, done.stderr
+    help_text, documented = squashed(done.stdout), docstrings()
+    for cls, name, option in fields_of(TrainConfig()):
+        text = documented.get((cls.__name__, name))
+        assert text, f"{cls.__name__}.{name} has no docstring"
+        found = re.search(rf"--{re.escape(option)}[ ,].*?\(default: (.*?)\) (?=-|╰)", help_text)
+        assert found, f"--{option} is not in --help"
+        assert squashed(text).strip() in found[0], f"--help does not explain --{option}"
+        assert found[1] == as_shown(cls, name), f"--help gives another default of --{option}"
+
+
+def as_shown(cls: type, name: str) -> str:
+    """The default of a field of the tiny preset, as ``--help`` prints it."""
+    config = TrainConfig()
+    value = getattr(next(v for v in [config, *vars(config).values()] if type(v) is cls), name)
+    return " ".join(map(str, value)) if isinstance(value, tuple) else "''" if value == "" else str(value)
+
+
+BAD = {
+    "a number that is too small": [(name, least - 1, name) for name, least in LEAST.items()],
+    "what does not fit together": [
+        ("data.games", (), "games"),
+        ("data.games", ("Pong", "Pong"), "each once"),
+        ("data.games", ("Pongg",), "did you mean Pong"),
+        ("data.segment_length", 5, "segment length"),
+        ("data.segment_length", 1, "segment length"),
+        ("data.segment_stride", 5, "stride"),
+        ("model.vocab_size", 64, "vocab_size"),
+        ("model.heads", 3, "multiple"),
+        ("evaluation.horizon", 4, "horizon"),
+        ("lpips_vgg", "vgg.pth", "lpips"),
+        ("stage2.learning_rate", float("nan"), "learning_rate"),
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "value", "named"), [case for cases in BAD.values() for case in cases])
+def test_settings_that_cannot_work_are_refused(small_config: Any, name: str, value: object, named: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(named)):
+        small_config({name: value}).check()
