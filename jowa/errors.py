@@ -49,7 +49,7 @@ def describe_os_error(error: OSError) -> str:
     """One sentence for the file-system failures that a long job meets."""
     where = f" at {error.filename}" if error.filename else ""
     if error.errno == errno.ENOSPC:
-        return f"the disk is full{where}: free some space or choose another folder, then rerun; what was finished is kept"
+        return f"the disk is full{where}: free some space or choose another folder and rerun; what was finished is kept"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission to write{where}: choose a folder you own or change its permissions"
     return f"{error.strerror or error}{where}"

@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -26,7 +27,7 @@ from jowa.data.progress import StepProgress
 from jowa.data.store import EpisodeWriter
 from jowa.env.atari import AtariEnv, AtariOptions
 from jowa.env.experts.policies import EXPERTS_VERSION, default_mixture, make_policy
-from jowa.errors import UsageError
+from jowa.errors import JowaError, UsageError
 from jowa.games import get_game
 from jowa.types import Episode
 
@@ -177,6 +178,10 @@ def record(config: RecordConfig, progress: bool = True) -> Summary:
         if error.errno in (errno.ENOSPC, errno.EDQUOT) or error.filename is None:
             error.filename = str(config.out)
         raise
+    except BrokenProcessPool:
+        raise JowaError(
+            "a playing process died (out of memory?): rerun with fewer --workers; finished episodes are kept"
+        ) from None
 
 
 def _agree_on_settings(writer: EpisodeWriter, config: RecordConfig) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,13 +72,22 @@ def aggregate(results: Sequence[GameScore], reference: str, seed: int = 0, resam
     point = interquartile_mean_of_games(matrix)
     if len(matrix) == 1:
         return Aggregate(point, point, point, len(scored))
-    with warnings.catch_warnings():  # rliable gives arch the generator under a name that arch will drop
-        warnings.simplefilter("ignore", FutureWarning)
+    with _numpy_seed(seed):
         _, intervals = get_interval_estimates(
             {"agent": matrix},
             lambda resampled: np.array([interquartile_mean_of_games(resampled)]),
             reps=resamples,
-            random_state=np.random.RandomState(seed),
         )
     low, high = intervals["agent"][:, 0]
     return Aggregate(point, float(low), float(high), len(scored))
+
+
+@contextmanager
+def _numpy_seed(seed: int) -> Iterator[None]:
+    """Seed NumPy's global generator, which rliable resamples with whatever ``random_state`` says; then put it back."""
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)

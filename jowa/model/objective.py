@@ -31,8 +31,6 @@ class ObjectiveConfig:
     """Weight of the three world losses beside the TD loss in stage 2 (the paper fine-tunes with 0.5)."""
     detach_q: bool = False
     """Stop the Q gradient at the backbone: the paper's ablation of joint optimisation."""
-    n_step: int = 1
-    """Steps of real reward before the target head's value is used; 1 is as published."""
 
 
 class Objective(nn.Module):

@@ -108,10 +108,6 @@ class Tokenizer(nn.Module):
     def _decode_codes(self, codes: Tensor) -> Tensor:
         return self.decoder(self.post_quant_conv(codes))
 
-    def reconstruct(self, frames: Tensor) -> Tensor:
-        """float (B, 1, 84, 84) in about [0, 1], unclamped: encode, quantise, decode."""
-        return self._decode_codes(self._grid(self.encode(frames))).add(1).div(2)
-
     def forward(self, frames: Tensor, weights: Tensor | None = None) -> TokenizerLosses:
         """The losses on ``frames`` uint8 (B, 84, 84).
 

@@ -12,7 +12,7 @@ import pytest
 from jowa.data.record import RecordConfig, episode_seed, play_episode, record
 from jowa.data.store import EpisodeStore, EpisodeWriter
 from jowa.env.atari import AtariEnv, AtariOptions
-from jowa.errors import DataError, UsageError
+from jowa.errors import DataError, JowaError, UsageError
 
 SHORT = {"max_steps": 25, "workers": 1}
 
@@ -130,6 +130,22 @@ def test_disk_full_while_recording_names_the_folder_and_resumes(tmp_path, monkey
     assert record(config, progress=False).reused == finished
     record(replace(config, out=tmp_path / "fine"), progress=False)
     assert all_of(tmp_path / "full") == all_of(tmp_path / "fine")
+
+
+def test_a_dead_player_is_a_plain_error(tmp_path, monkeypatch) -> None:
+    from concurrent.futures.process import BrokenProcessPool
+
+    import jowa.data.record as recording
+
+    def dies(*_: object) -> None:
+        raise BrokenProcessPool("a child was killed")
+
+    config = RecordConfig(tmp_path, ("Pong",), steps=30, **SHORT)
+    record(config, progress=False)
+    monkeypatch.setattr(recording, "play_episode", dies)
+    with pytest.raises(JowaError, match=r"a playing process died .* fewer --workers; finished episodes are kept"):
+        record(replace(config, steps=60), progress=False)
+    assert EpisodeStore.open(tmp_path).num_episodes("Pong") == 2
 
 
 def test_mistakes_in_the_configuration(tmp_path) -> None:

@@ -41,7 +41,6 @@ def test_one_interface(encoder: str) -> None:
     assert decoded.shape == (2, 3, 84, 84) and decoded.dtype == torch.float32
     assert decoded.min() >= 0 and decoded.max() <= 1
     assert torch.equal(decoded, tokenizer.decode_unclamped(tokens).clamp(0, 1))
-    torch.testing.assert_close(tokenizer.reconstruct(seen[:, 0])[:, 0], tokenizer.decode_unclamped(tokens[:, 0]))
     assert torch.equal(tokenizer.encode(seen[1, 2]), tokens[1, 2])
 
 

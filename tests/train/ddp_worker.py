@@ -1,4 +1,4 @@
-"""One of several processes that train together: ``ddp_worker.py SETTINGS.pt OUT``, where and who from the environment."""
+"""One of several processes that train together: ``ddp_worker.py SETTINGS.pt OUT``."""
 
 from __future__ import annotations
 

@@ -26,6 +26,10 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def assert_close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item() + 1e-9)
+
+
 @pytest.fixture
 def train_on(command: Any, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
     """Train ``config`` on so many processes; what each of them found."""
@@ -74,10 +78,7 @@ def test_gradients_losses_and_weights_of_two_processes_are_those_of_one(
         for name, gradient in whole.items():
             assert torch.equal(first["gradients"][step][name], second["gradients"][step][name]), name
             if step == FIRST_OF_STAGE_ONE:  # later the weights differ by rounding, and so may a token
-                scale = gradient.abs().max().item()
-                torch.testing.assert_close(
-                    first["gradients"][step][name], gradient, rtol=1e-4, atol=1e-5 * scale + 1e-9
-                )
+                assert_close(first["gradients"][step][name], gradient)
 
     assert len(single["losses"]) == len(first["losses"]) == 50
     for step, (whole, half) in enumerate(zip(single["losses"], first["losses"], strict=True), start=1):
@@ -98,8 +99,7 @@ def test_joint_gradients_of_two_processes_are_those_of_one(small_config: Any, tr
     assert any("q_head" in name for name in gradients[0]) and not any("target" in name for name in gradients[0])
     for name, gradient in gradients[0].items():
         assert torch.equal(gradients[1][name], gradients[2][name]), name
-        scale = gradient.abs().max().item()
-        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-5 * scale + 1e-9)
+        assert_close(gradients[1][name], gradient)
     assert first["losses"][0] == pytest.approx(single["losses"][0], rel=1e-5)
 
 
