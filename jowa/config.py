@@ -73,6 +73,9 @@ class ModelConfig:
     """Dropout probability after the Q head's first linear layer in training."""
     task_embedding: bool = True
     """Whether the task id is embedded (off: the paper's ablation)."""
+    init: Literal["published", "scaled"] = "published"
+    """How weights start.  ``published``: normal 0.02 for Linear and Embedding.  ``scaled``: Linear by 1 / sqrt(inputs),
+    residual outputs also by 1 / sqrt(2 layers), Embedding 0.5: a narrow model leaves its plateaus far sooner."""
     q_init: float | None = None
     """Where every Q starts, in clipped reward: the last bias of the Q head makes the initial distribution the
     widest one with this mean.  None: as published, uniform over the atoms, so Q starts at their mean."""
@@ -90,17 +93,10 @@ PRESETS: dict[str, Preset] = {
     "tiny": Preset(
         TokenizerConfig(encoder="local", vocab_size=512, code_dim=64, channels=192),
         ModelConfig(
-            layers=3,
-            heads=4,
-            width=128,
-            q_width=256,
-            q_ensemble=2,
-            vocab_size=512,
-            context_steps=8,
-            dropout=0.0,
-            q_init=0.0,
+            layers=2, heads=4, width=128, q_width=256, q_ensemble=2, vocab_size=512, context_steps=8,
+            v_min=-5.0, v_max=10.0, dropout=0.0, init="scaled", q_init=0.0,
         ),
-    ),
+    ),  # fmt: skip
     "40M": Preset(TokenizerConfig(), ModelConfig(layers=4, heads=8, width=512, q_width=768, q_ensemble=1)),
     "70M": Preset(TokenizerConfig(), ModelConfig(layers=6, heads=12, width=768, q_width=1792, q_ensemble=3)),
     "150M": Preset(TokenizerConfig(), ModelConfig(layers=12, heads=12, width=768, q_width=1792, q_ensemble=3)),

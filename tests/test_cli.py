@@ -84,16 +84,16 @@ def read_only(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 
 USAGE = {
-    "unknown game to train on": ("jowa.train", ["--data.games", "Pongg"], "did you mean Pong?"),
+    "unknown game to train on": ("jowa.train", ["--data.games", "Pongg"], "did you mean Pong"),
     "unknown preset": ("jowa.train", ["--preset", "41M"], "unknown preset '41M': did you mean 40M"),
     "unknown device": ("jowa.train", ["--device", "gpu"], "choose auto, cpu, cuda or cuda:N"),
     "settings that do not fit": ("jowa.train", ["--model.vocab-size", "99"], "vocab_size"),
     "a number that is too small": ("jowa.train", ["--log-every", "0"], "set --log-every"),
-    "unknown game to play": ("jowa.evaluate", ["nowhere", "--games", "Pongg"], "did you mean Pong?"),
+    "unknown game to play": ("jowa.evaluate", ["nowhere", "--games", "Pongg"], "did you mean Pong"),
     "no episodes": ("jowa.evaluate", ["nowhere", "--episodes", "0"], "episodes is 0, expected at least 1"),
     "no context": ("jowa.evaluate", ["nowhere", "--context", "0"], "context is 0, expected at least 1"),
     "a game twice": ("jowa.evaluate", ["nowhere", "--games", "Pong", "Pong"], "once"),
-    "unknown game to record": ("jowa.record", ["--out", "x", "--games", "Pongg"], "did you mean Pong?"),
+    "unknown game to record": ("jowa.record", ["--out", "x", "--games", "Pongg"], "did you mean Pong"),
     "unknown policy": (
         "jowa.record",
         ["--out", "x", "--games", "Pong", "--policies", "expret"],

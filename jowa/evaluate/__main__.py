@@ -12,7 +12,7 @@ from rich.console import Console
 
 from jowa.agent import Agent
 from jowa.errors import UsageError, command
-from jowa.evaluate.play import agent_player, get_protocol, play
+from jowa.evaluate.play import agent_player, get_protocol, noting, play
 from jowa.evaluate.report import check_writable, results_document, score_table, write_results
 from jowa.evaluate.scores import summarise
 from jowa.games import get_game
@@ -78,11 +78,7 @@ def evaluate(config: EvaluateConfig) -> None:
     protocol = get_protocol(config.protocol)
     player, total = agent_player(agent, planner, dict.fromkeys(games, context)), config.episodes * len(games)
     with steps_progress(f"{len(games)} games, {config.planner}", total, "episodes") as advance:
-
-        def note(done: int, steps: int) -> None:
-            advance(done, f"{steps:,} decisions")
-
-        played = play(player, games, config.episodes, protocol, config.seed, config.batch, note)
+        played = play(player, games, config.episodes, protocol, config.seed, config.batch, noting(advance))
     results = [summarise(game, [p.score for p in played if p.game == game]) for game in games]
     settings = {
         "agent": str(config.agent), "episodes": config.episodes, "seed": config.seed, "context": context,

@@ -98,6 +98,15 @@ def episode_generator(seed: int, game: str, episode: int, stream: int) -> np.ran
     return np.random.default_rng((seed, get_game(game).task_id, episode, stream))
 
 
+def noting(advance: Callable[..., None]) -> Callable[[int, int], None]:
+    """What :func:`play` calls to show its progress in a bar (:func:`jowa.progress.steps_progress`)."""
+
+    def note(finished: int, steps: int) -> None:
+        advance(finished, f"{steps:,} decisions")
+
+    return note
+
+
 def play(
     make_player: MakePlayer,
     games: Sequence[str],
@@ -145,7 +154,7 @@ def _play_wave(
         while not done.all():
             active = np.flatnonzero(~done)
             chosen = decide(active, frames[active])
-            for row, slot in enumerate(active):
+            for row, slot in enumerate(active.tolist()):
                 if protocol.random_action and noise[slot].random() < protocol.random_action:
                     chosen[row] = noise[slot].choice(get_game(jobs[slot][0]).legal_actions)
             if hasattr(decide, "took"):

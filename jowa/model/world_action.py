@@ -51,7 +51,7 @@ class WorldActionModel(nn.Module):
         self.frame_head = prediction_head(config, config.vocab_size)
         self.reward_head = prediction_head(config, REWARD_CLASSES)
         self.end_head = prediction_head(config, END_CLASSES)
-        self.apply(_normal_init)
+        _initialise(self, config)
         self.q_head = QHead(config)
         self.q_target_head = QHead(config).requires_grad_(False)
         self.update_target()
@@ -115,8 +115,19 @@ class WorldActionModel(nn.Module):
         return expectation(q_distribution(self.q_head(hidden)), self.config.v_min, self.config.v_max)
 
 
-def _normal_init(module: nn.Module) -> None:
-    if isinstance(module, (nn.Linear, nn.Embedding)):
-        nn.init.normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear):
-        nn.init.zeros_(module.bias)
+EMBEDDING_STD = 0.5
+"""Of the ``scaled`` start: of the order of what the blocks add, so that deeper ones still see the token."""
+
+
+def _initialise(model: nn.Module, config: ModelConfig) -> None:
+    """Start all Linear and Embedding weights as ``config.init`` says; biases at 0."""
+    scaled = config.init == "scaled"
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=EMBEDDING_STD if scaled else 0.02)
+        elif isinstance(module, nn.Linear):
+            std = module.in_features**-0.5 if scaled else 0.02
+            if scaled and name.endswith((".proj", ".mlp.2")):
+                std *= (2 * config.layers) ** -0.5
+            nn.init.normal_(module.weight, std=std)
+            nn.init.zeros_(module.bias)

@@ -16,7 +16,7 @@ from jowa.errors import UsageError, unknown_name
 from jowa.games import PRETRAINING_GAMES, get_game
 from jowa.model.objective import ObjectiveConfig
 
-DEMO_GAMES = ("Breakout", "Boxing", "Freeway")
+DEMO_GAMES = ("Boxing", "Freeway", "Pong")
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class DataConfig:
     """Games to train on, CamelCase as in DQN-Replay."""
     record_steps: int = 40_000
     """Agent steps to record for each game when the store is absent; 0: an absent store is an error."""
+    record_max_steps: int = 3_000
+    """Agent steps after which a recorded episode is cut off."""
     segment_length: int = 4
     """Steps in a training segment; at most the model's context."""
     segment_stride: int = 2
@@ -39,17 +41,17 @@ class DataConfig:
 class StageOneConfig:
     """Stage 1: tokenizer and world model train together."""
 
-    steps: int = 900
+    steps: int = 1100
     """Optimizer steps."""
-    batch_size: int = 16
+    batch_size: int = 8
     """Segments a step over all processes, for the world model."""
     tokenizer_batch: int = 64
     """Frames a step over all processes, for the tokenizer."""
-    world_from: int = 500
+    world_from: int = 700
     """First step at which the world model trains too; 0 as published."""
     tokenizer_learning_rate: float = 5e-4
     """Adam, per step."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     """AdamW for the world model, per step."""
     motion_weight: float = 20.0
     """How much more a pixel that just changed counts in the reconstruction error; 0 as published."""
@@ -64,13 +66,13 @@ class StageOneConfig:
 class StageTwoConfig:
     """Stage 2: the tokenizer is frozen; critic and world model train jointly."""
 
-    steps: int = 1500
+    steps: int = 8000
     """Optimizer steps."""
-    batch_size: int = 32
+    batch_size: int = 8
     """Segments a step over all processes."""
-    learning_rate: float = 6e-4
+    learning_rate: float = 1.5e-3
     """AdamW, per step, for backbone and heads."""
-    target_every: int = 20
+    target_every: int = 50
     """Steps between updates of the target head."""
     target_rate: float = 1.0
     """How far an update moves the target head towards the Q head; 1 copies it, as published."""
@@ -104,6 +106,8 @@ class EvaluationConfig:
     """Steps of memory that the agent plans from."""
     protocol: Literal["sticky", "published"] = "sticky"
     """``sticky``: the field's protocol (sticky actions 0.25, 27,000 agent steps); ``published``: the paper's."""
+    max_steps: int = 3_000
+    """Agent steps after which an episode is cut off, if the protocol does not do so before."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ class TrainConfig:
     """``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the computation; weights stay float32.  ``auto``: bfloat16 on a GPU, float32 on a CPU."""
-    checkpoint_every: int = 200
+    checkpoint_every: int = 1000
     """Steps between checkpoints."""
     log_every: int = 20
     """Steps between metrics."""
@@ -133,7 +137,9 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=lambda: PRESETS["tiny"].tokenizer)
     model: ModelConfig = field(default_factory=lambda: PRESETS["tiny"].model)
-    objective: ObjectiveConfig = field(default_factory=lambda: ObjectiveConfig(cql_weight=1.0))
+    objective: ObjectiveConfig = field(
+        default_factory=lambda: ObjectiveConfig(gamma=0.97, cql_weight=2.0, world_weight=0.2)
+    )
     stage1: StageOneConfig = field(default_factory=StageOneConfig)
     stage2: StageTwoConfig = field(default_factory=StageTwoConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -205,7 +211,7 @@ def _published(preset: str) -> TrainConfig:
         out=Path(f"runs/{preset}"),
         checkpoint_every=5_000,
         log_every=100,
-        data=DataConfig(Path("data/atari15"), PRETRAINING_GAMES, record_steps=0, segment_length=8, segment_stride=4),
+        data=DataConfig(Path("data/atari15"), PRETRAINING_GAMES, record_steps=0, record_max_steps=27_000, segment_length=8, segment_stride=4),
         tokenizer=PRESETS[preset].tokenizer,
         model=PRESETS[preset].model,
         objective=ObjectiveConfig(),
@@ -217,7 +223,7 @@ def _published(preset: str) -> TrainConfig:
             steps=1_500_000, batch_size=512, learning_rate=5e-5, target_every=1000, target_rate=1.0
         ),
         optimizer=OptimizerConfig(warmup_steps=0, final_fraction=1.0),
-        evaluation=EvaluationConfig(episodes=16, width=4, context=4, protocol="published"),
+        evaluation=EvaluationConfig(episodes=16, width=4, context=4, protocol="published", max_steps=108_000),
     )  # fmt: skip
 
 

@@ -129,9 +129,7 @@ class Trainer:
         settings, step = self.config.stage2, self.step - self.config.stage1.steps
         with self._autocast:
             losses: dict[str, Tensor] = self._wrapped_objective(feed.tokens(step), critic=True)
-        set_learning_rate(
-            self._world_optimizer, settings.learning_rate, step, settings.steps, self.config.optimizer
-        )
+        set_learning_rate(self._world_optimizer, settings.learning_rate, step, settings.steps, self.config.optimizer)
         self._apply("joint", sum_of(losses), self.model, self._world_optimizer)
         if (step + 1) % settings.target_every == 0:
             self.model.update_target(settings.target_rate)
@@ -139,7 +137,7 @@ class Trainer:
 
     def _apply(self, name: str, loss: Tensor, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         norm = nn.utils.clip_grad_norm_(module.parameters(), self.config.optimizer.gradient_clip)
         if not torch.isfinite(norm):
             raise NumericalError(
@@ -160,7 +158,8 @@ class Trainer:
         generator = torch.Generator().manual_seed(self.config.seed)
         projection = torch.randn(codes.shape[1], self.config.model.width, generator=generator).to(codes.device)
         embedded = (codes - codes.mean(0)) @ projection
-        self.model.frame_embedding.weight.copy_(embedded * (EMBEDDING_SCALE / embedded.std()))
+        table = self.model.frame_embedding.weight
+        table.copy_(embedded * (table.std() / embedded.std()))
 
     def save(self) -> None:
         """Write a checkpoint (the main process; the others wait)."""
@@ -216,10 +215,6 @@ class Trainer:
                 "the one before, or start anew with --restart"
             ) from error
         return True
-
-
-EMBEDDING_SCALE = 0.02
-"""Standard deviation of an embedding at its start, as everywhere else."""
 
 
 def sum_of(losses: dict[str, Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ from rich.table import Table
 from jowa.agent import Agent
 from jowa.data.store import EpisodeStore
 from jowa.evaluate import GameScore, agent_player, get_protocol, play, random_player, summarise
-from jowa.evaluate.play import MakePlayer
+from jowa.evaluate.play import MakePlayer, noting
 from jowa.evaluate.report import interval, number, results_document
 from jowa.progress import steps_progress
 from jowa.train.config import TrainConfig
@@ -22,7 +22,8 @@ ROWS = ("random", "data", "agent", "agent + beam search")
 def score(config: TrainConfig, agent: Agent, step: int) -> dict[str, Any]:
     """Play every row of the table in every game; the document that ``results.json`` holds."""
     settings = config.evaluation
-    protocol = get_protocol(settings.protocol)
+    named = get_protocol(settings.protocol)
+    protocol = dataclasses.replace(named, max_steps=min(named.max_steps, settings.max_steps))
     contexts = dict.fromkeys(config.data.games, settings.context)
     planner = agent.planning.planner
     rows: dict[str, list[GameScore]] = {"data": _data_scores(config)}
@@ -34,10 +35,7 @@ def score(config: TrainConfig, agent: Agent, step: int) -> dict[str, Any]:
     games = config.data.games
     for name, player in players.items():
         with steps_progress(f"playing: {name}", settings.episodes * len(games), "episodes") as advance:
-            played = play(
-                player, games, settings.episodes, protocol, config.seed,
-                on_progress=lambda done, steps, advance=advance: advance(done, f"{steps:,} decisions"),
-            )  # fmt: skip
+            played = play(player, games, settings.episodes, protocol, config.seed, on_progress=noting(advance))
         rows[name] = [summarise(game, [p.score for p in played if p.game == game]) for game in games]
     document = results_document(dataclasses.asdict(settings), rows["agent + beam search"], agent.device)
     document["step"] = step
@@ -52,7 +50,10 @@ def _data_scores(config: TrainConfig) -> list[GameScore]:
 
 def demo_table(document: dict[str, Any]) -> Table:
     """The document as a table: a block a game, a row a player."""
-    table = Table(title=f"scores in real games, protocol {document['settings']['protocol']}")
+    settings = document["settings"]
+    table = Table(
+        title=f"scores in real games, protocol {settings['protocol']}, at most {settings['max_steps']:,} agent steps"
+    )
     for name in ("game", "player", "mean", "95% interval", "episodes"):
         table.add_column(name, justify="left" if name in ("game", "player") else "right")
     for index, result in enumerate(document["rows"]["random"]):

@@ -42,7 +42,10 @@ def prepare_data(config: TrainConfig) -> None:
         return
     games = ", ".join(data.games)
     print(f"recording {data.record_steps:,} agent steps of each of {games} into {data.path}", flush=True)
-    print(record(RecordConfig(data.path, data.games, steps=data.record_steps, seed=config.seed)).describe(), flush=True)
+    settings = RecordConfig(
+        data.path, data.games, steps=data.record_steps, max_steps=data.record_max_steps, seed=config.seed
+    )
+    print(record(settings).describe(), flush=True)
 
 
 def _holds_enough(config: TrainConfig) -> bool:

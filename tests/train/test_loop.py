@@ -15,6 +15,7 @@ from jowa.planner import PlannerConfig
 from jowa.train.checkpoint import checkpoints, load_checkpoint
 from jowa.train.feed import Feed, task_ids
 from jowa.train.loop import Trainer
+from jowa.train.session import train
 
 CONSTANT = {"optimizer.warmup_steps": 0, "optimizer.final_fraction": 1.0}
 
@@ -85,15 +86,12 @@ def test_dropout_is_off_in_the_target_and_in_the_agent(small_config: Any, alone:
     assert torch.equal(agent.model.q_values(hidden), agent.model.q_values(hidden))
 
 
-def test_task_and_legal_actions_are_the_same_in_training_and_in_play(
-    small_config: Any, alone: Any, tmp_path: Any
-) -> None:
+def test_task_and_legal_actions_are_the_same_in_training_and_in_play(small_config: Any, alone: Any) -> None:
     games = ("Pong", "Robotank")  # the paper lends Robotank another game's task id when it is not trained on
-    config = small_config({"data.games": games})
-    feed, trainer = Feed(config, alone), Trainer(config, alone)
-    Agent(trainer.tokenizer, trainer.model, task_ids(games)).save(tmp_path / "agent")
-    player = Agent.load(tmp_path / "agent", "cpu").player(games, PlannerConfig("none"), 1)
-    feed.encode(trainer.tokenizer)
+    config = small_config({"data.games": games, "stage1.steps": 2, "stage2.steps": 1})
+    feed = Feed(config, alone)
+    feed.encode(train(config, alone).tokenizer)
+    player = Agent.load(config.out / "agent", "cpu").player(games, PlannerConfig("none"), 1)
     trained = {}
     for step in range(3):
         for batch in (feed.pixels(step), feed.tokens(step)):

@@ -1,0 +1,67 @@
+"""Timing in turns, and the results file."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def device_name() -> str:
+    """The GPU's name, or the CPU's model and how many threads torch uses."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    models = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    return f"{models[0] if models else platform.processor()} x {torch.get_num_threads()} threads"
+
+
+class Comparison:
+    """Collects rows; one row a pair (ours, rival)."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def __call__(
+        self, claim: str, shapes: str, ours: Callable[[], object], rival: Callable[[], object], runs: int = 7
+    ) -> float:
+        """Time both in turns after one warm-up each; returns rival / ours of the medians (above 1: ours is faster)."""
+        ours(), rival()
+        seconds: dict[str, list[float]] = {"ours": [], "rival": []}
+        for _ in range(runs):
+            for name, call in (("ours", ours), ("rival", rival)):
+                start = time.perf_counter()
+                call()
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
+                seconds[name].append(time.perf_counter() - start)
+        medians = {name: statistics.median(values) for name, values in seconds.items()}
+        ratio = medians["rival"] / medians["ours"]
+        self.rows.append({"claim": claim, "shapes": shapes, "runs": runs, "seconds": medians, "ratio": ratio})
+        print(f"\n{claim} ({shapes}): {medians['ours']:.3g} s against {medians['rival']:.3g} s, ratio {ratio:.2f}")
+        return ratio
+
+
+@pytest.fixture(scope="session")
+def compare() -> Iterator[Comparison]:
+    """The session's :class:`Comparison`; writes the results at the end."""
+    comparison = Comparison()
+    yield comparison
+    if not comparison.rows:
+        return
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    document = {"device": device_name(), "date": date, "versions": versions, "rows": comparison.rows}
+    slug = "".join(c if c.isalnum() else "-" for c in device_name().lower()).strip("-")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{slug}-{date}.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
