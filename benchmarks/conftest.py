@@ -22,7 +22,9 @@ def device_name() -> str:
     """The GPU's name, or the CPU's model and how many threads torch uses."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    models = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    models = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
     return f"{models[0] if models else platform.processor()} x {torch.get_num_threads()} threads"
 
 

@@ -93,8 +93,18 @@ PRESETS: dict[str, Preset] = {
     "tiny": Preset(
         TokenizerConfig(encoder="local", vocab_size=512, code_dim=64, channels=192),
         ModelConfig(
-            layers=2, heads=4, width=128, q_width=256, q_ensemble=2, vocab_size=512, context_steps=8,
-            v_min=-5.0, v_max=10.0, dropout=0.0, init="scaled", q_init=0.0,
+            layers=2,
+            heads=4,
+            width=128,
+            q_width=256,
+            q_ensemble=2,
+            vocab_size=512,
+            context_steps=8,
+            v_min=-5.0,
+            v_max=10.0,
+            dropout=0.0,
+            init="scaled",
+            q_init=0.0,
         ),
     ),  # fmt: skip
     "40M": Preset(TokenizerConfig(), ModelConfig(layers=4, heads=8, width=512, q_width=768, q_ensemble=1)),

@@ -118,22 +118,19 @@ def small_config(sprite_store: Path, tmp_path: Path) -> Callable[..., TrainConfi
 
 @pytest.fixture(scope="session")
 def as_arguments() -> Callable[[TrainConfig], list[str]]:
-    """The options of ``python -m jowa.train`` that give a configuration."""
-    from jowa.train.config import get_train_preset
+    """The options of ``python -m jowa.train`` that give a configuration: all of them, whatever the defaults."""
 
-    def flatten(value: Any, default: Any, prefix: str) -> Iterator[str]:
-        for field in dataclasses.fields(value):
-            new, old = getattr(value, field.name), getattr(default, field.name)
-            option = f"{prefix}{field.name.replace('_', '-')}"
-            if dataclasses.is_dataclass(new):
-                yield from flatten(new, old, f"{option}.")
-            elif new != old:
-                if isinstance(new, bool):
-                    yield f"--{option}" if new else "--" + ".".join([*option.split(".")[:-1], f"no-{field.name}"])
-                else:
-                    yield from (f"--{option}", *map(str, new if isinstance(new, tuple) else (new,)))
+    def flatten(config: Any, prefix: str) -> Iterator[str]:
+        for field in dataclasses.fields(config):
+            value, name = getattr(config, field.name), field.name.replace("_", "-")
+            if dataclasses.is_dataclass(value):
+                yield from flatten(value, f"{prefix}{name}.")
+            elif isinstance(value, bool):
+                yield f"--{prefix}{name}" if value else f"--{prefix}no-{name}"
+            else:
+                yield from (f"--{prefix}{name}", *map(str, value if isinstance(value, tuple) else (value,)))
 
-    return lambda config: list(flatten(config, get_train_preset(config.preset), ""))
+    return lambda config: list(flatten(config, ""))
 
 
 @dataclass

@@ -16,7 +16,7 @@ from jowa.errors import UsageError, unknown_name
 from jowa.games import PRETRAINING_GAMES, get_game
 from jowa.model.objective import ObjectiveConfig
 
-DEMO_GAMES = ("Boxing", "Freeway", "Pong")
+DEMO_GAMES = ("Boxing", "Freeway")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class StageOneConfig:
 class StageTwoConfig:
     """Stage 2: the tokenizer is frozen; critic and world model train jointly."""
 
-    steps: int = 8000
+    steps: int = 6500
     """Optimizer steps."""
     batch_size: int = 8
     """Segments a step over all processes."""
@@ -137,9 +137,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=lambda: PRESETS["tiny"].tokenizer)
     model: ModelConfig = field(default_factory=lambda: PRESETS["tiny"].model)
-    objective: ObjectiveConfig = field(
-        default_factory=lambda: ObjectiveConfig(gamma=0.97, cql_weight=2.0, world_weight=0.2)
-    )
+    objective: ObjectiveConfig = field(default_factory=lambda: ObjectiveConfig(cql_weight=1.0, world_weight=0.2))
     stage1: StageOneConfig = field(default_factory=StageOneConfig)
     stage2: StageTwoConfig = field(default_factory=StageTwoConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
