@@ -66,7 +66,7 @@ class StageOneConfig:
 class StageTwoConfig:
     """Stage 2: the tokenizer is frozen; critic and world model train jointly."""
 
-    steps: int = 6500
+    steps: int = 8000
     """Optimizer steps."""
     batch_size: int = 8
     """Segments a step over all processes."""
@@ -98,9 +98,9 @@ class EvaluationConfig:
 
     episodes: int = 10
     """Episodes a game, for each row of the table; 0 skips evaluation."""
-    width: int = 2
+    width: int = 3
     """Beam width."""
-    horizon: int = 2
+    horizon: int = 1
     """Imagined steps."""
     context: int = 2
     """Steps of memory that the agent plans from."""
@@ -209,7 +209,10 @@ def _published(preset: str) -> TrainConfig:
         out=Path(f"runs/{preset}"),
         checkpoint_every=5_000,
         log_every=100,
-        data=DataConfig(Path("data/atari15"), PRETRAINING_GAMES, record_steps=0, record_max_steps=27_000, segment_length=8, segment_stride=4),
+        data=DataConfig(
+            Path("data/atari15"), PRETRAINING_GAMES, record_steps=0, record_max_steps=27_000,
+            segment_length=8, segment_stride=4,
+        ),
         tokenizer=PRESETS[preset].tokenizer,
         model=PRESETS[preset].model,
         objective=ObjectiveConfig(),
@@ -221,7 +224,7 @@ def _published(preset: str) -> TrainConfig:
             steps=1_500_000, batch_size=512, learning_rate=5e-5, target_every=1000, target_rate=1.0
         ),
         optimizer=OptimizerConfig(warmup_steps=0, final_fraction=1.0),
-        evaluation=EvaluationConfig(episodes=16, width=4, context=4, protocol="published", max_steps=108_000),
+        evaluation=EvaluationConfig(episodes=16, width=4, horizon=2, context=4, protocol="published", max_steps=108_000),
     )  # fmt: skip
 
 
