@@ -99,6 +99,7 @@ PRESETS: dict[str, Preset] = {
             q_width=256,
             q_ensemble=2,
             vocab_size=512,
+            context_steps=6,
             v_min=-5.0,
             v_max=10.0,
             dropout=0.0,

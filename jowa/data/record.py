@@ -11,10 +11,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from multiprocessing.connection import wait as wait_for_handles
@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from jowa.data.progress import StepProgress
 from jowa.data.store import EpisodeWriter
 from jowa.env.atari import AtariEnv, AtariOptions
 from jowa.env.experts.policies import EXPERTS_VERSION, default_mixture, make_policy
 from jowa.errors import JowaError, UsageError
 from jowa.games import get_game
+from jowa.progress import steps_progress
 from jowa.types import Episode
 
 
@@ -171,8 +171,8 @@ def record(config: RecordConfig, progress: bool = True) -> Summary:
             _agree_on_settings(writer, config)
             games = [_Game(name, writer.num_steps(name), writer.num_episodes(name)) for name in config.games]
             reused = sum(game.committed for game in games)
-            with StepProgress(config, {g.name: g.steps for g in games}, progress) as bar:
-                _fill(writer, games, config, bar)
+            with _shown(config, games) if progress else nullcontext(lambda: None) as report:
+                _fill(writer, games, config, report)
             return Summary(config.out, {g.name: g.steps for g in games}, {g.name: g.committed for g in games}, reused)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT) or error.filename is None:
@@ -203,7 +203,19 @@ def _agree_on_settings(writer: EpisodeWriter, config: RecordConfig) -> None:
         writer.update_attributes({"recording": recorded})
 
 
-def _fill(writer: EpisodeWriter, games: list[_Game], config: RecordConfig, bar: StepProgress) -> None:
+@contextmanager
+def _shown(config: RecordConfig, games: list[_Game]) -> Iterator[Callable[[], None]]:
+    """A bar over the steps of all games; yields what to call after a commit."""
+    total = config.steps * len(games)
+
+    def done() -> int:
+        return sum(min(game.steps, config.steps) for game in games)
+
+    with steps_progress("recording", total, "steps", done()) as advance:
+        yield lambda: advance(done(), ", ".join(f"{game.name} {game.steps:,}" for game in games))
+
+
+def _fill(writer: EpisodeWriter, games: list[_Game], config: RecordConfig, report: Callable[[], None]) -> None:
     """Play and commit until every game has its steps."""
     if all(game.finished(config.steps) for game in games):
         return
@@ -221,16 +233,16 @@ def _fill(writer: EpisodeWriter, games: list[_Game], config: RecordConfig, bar: 
                     game.playing.append(pool.submit(play_episode, game.name, number, policy, config.seed, options))
             wait([future for g in unfinished for future in g.playing], return_when=FIRST_COMPLETED)
             for game in unfinished:
-                _commit_finished(writer, game, config.steps, bar)
+                _commit_finished(writer, game, config.steps)
+            report()
 
 
-def _commit_finished(writer: EpisodeWriter, game: _Game, target: int, bar: StepProgress) -> None:
+def _commit_finished(writer: EpisodeWriter, game: _Game, target: int) -> None:
     while game.playing and game.playing[0].done() and not game.finished(target):
         episode = game.playing.pop(0).result()
         writer.append(episode)
         game.steps += len(episode)
         game.committed += 1
-        bar.advance(game.name, len(episode))
 
 
 class _InThisProcess(Executor):

@@ -31,9 +31,9 @@ class DataConfig:
     """Agent steps to record for each game when the store is absent; 0: an absent store is an error."""
     record_max_steps: int = 3_000
     """Agent steps after which a recorded episode is cut off."""
-    segment_length: int = 4
-    """Steps in a training segment; at most the model's context."""
-    segment_stride: int = 2
+    segment_length: int = 6
+    """Steps in a training segment; at most the model's context.  Imagination beyond it was never trained."""
+    segment_stride: int = 3
     """A new segment starts every so many steps of an episode."""
 
 
@@ -41,15 +41,15 @@ class DataConfig:
 class StageOneConfig:
     """Stage 1: tokenizer and world model train together."""
 
-    steps: int = 1100
+    steps: int = 2600
     """Optimizer steps."""
     batch_size: int = 8
     """Segments a step over all processes, for the world model."""
-    tokenizer_batch: int = 64
+    tokenizer_batch: int = 60
     """Frames a step over all processes, for the tokenizer."""
-    world_from: int = 700
+    world_from: int = 2200
     """First step at which the world model trains too; 0 as published."""
-    tokenizer_learning_rate: float = 5e-4
+    tokenizer_learning_rate: float = 1e-3
     """Adam, per step."""
     learning_rate: float = 1.5e-3
     """AdamW for the world model, per step."""
@@ -66,7 +66,7 @@ class StageOneConfig:
 class StageTwoConfig:
     """Stage 2: the tokenizer is frozen; critic and world model train jointly."""
 
-    steps: int = 8000
+    steps: int = 5000
     """Optimizer steps."""
     batch_size: int = 8
     """Segments a step over all processes."""
@@ -224,7 +224,9 @@ def _published(preset: str) -> TrainConfig:
             steps=1_500_000, batch_size=512, learning_rate=5e-5, target_every=1000, target_rate=1.0
         ),
         optimizer=OptimizerConfig(warmup_steps=0, final_fraction=1.0),
-        evaluation=EvaluationConfig(episodes=16, width=4, horizon=2, context=4, protocol="published", max_steps=108_000),
+        evaluation=EvaluationConfig(
+            episodes=16, width=4, horizon=2, context=4, protocol="published", max_steps=108_000
+        ),
     )  # fmt: skip
 
 

@@ -139,9 +139,10 @@ def _run(config: TrainConfig, place: Place, trainer: Trainer) -> None:
 def write_picture(config: TrainConfig, agent: Agent) -> Path:
     """Real and imagined frames of one recorded episode a game, side by side."""
     store = EpisodeStore.open(config.data.path)
-    longest = agent.model.config.context_steps
-    context = min(config.evaluation.context, longest - 1)
-    steps = min(PICTURE_STEPS, longest - context)
+    # Positions behind the longest training segment were never trained: what is imagined there is noise.
+    trained = config.data.segment_length
+    context = min(config.evaluation.context, trained - 1)
+    steps = min(PICTURE_STEPS, trained - context)
     chosen = []
     for game in config.data.games:
         infos = store.episodes(game)

@@ -38,7 +38,7 @@ def inputs(steps: int = 4, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor, 
 
 @pytest.mark.parametrize(
     ("preset", "tokenizer", "model"),
-    [("tiny", 0.97, 1.98), ("40M", 4.05, 19.1), ("70M", 4.05, 85.3), ("150M", 4.05, 127.8)],
+    [("tiny", 0.97, 1.97), ("40M", 4.05, 19.1), ("70M", 4.05, 85.3), ("150M", 4.05, 127.8)],
 )
 def test_parameter_counts_in_millions(preset: str, tokenizer: float, model: float) -> None:
     with torch.device("meta"):
@@ -203,3 +203,16 @@ def test_check_names_lists_both_sides() -> None:
     check_names(["a", "b"], ["b", "a"], "here")
     with pytest.raises(CheckpointError, match=r"here does not hold .*: missing b; surplus c, d"):
         check_names(["a", "c", "d"], ["a", "b"], "here")
+
+
+def test_how_weights_start() -> None:
+    sizes = dataclasses.replace(SMALL, width=64, layers=2)
+    published, scaled = (WorldActionModel(dataclasses.replace(sizes, init=init)) for init in ("published", "scaled"))
+    block = scaled.transformer.blocks[0]
+    assert published.transformer.blocks[0].attn.query.weight.std() == pytest.approx(0.02, rel=0.1)
+    assert published.frame_embedding.weight.std() == pytest.approx(0.02, rel=0.1)
+    assert block.attn.query.weight.std() == pytest.approx(64**-0.5, rel=0.1)
+    assert block.attn.proj.weight.std() == pytest.approx(64**-0.5 / 2, rel=0.1)
+    assert block.mlp[2].weight.std() == pytest.approx(256**-0.5 / 2, rel=0.1)
+    assert scaled.frame_embedding.weight.std() == pytest.approx(0.5, rel=0.1)
+    assert block.attn.query.bias.abs().max() == 0

@@ -196,3 +196,33 @@ def test_published_initialisation() -> None:
     assert all(
         p.abs().max() == 0 for name, p in tokenizer.named_parameters() if "conv" in name and name.endswith("bias")
     )
+
+
+@both
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_a_sequence_encodes_as_its_frames_do(encoder: str, count: int) -> None:
+    """Some patches change from frame to frame, some come back, most stay."""
+    tokenizer = make(encoder)
+    sequence = frames(1, seed=3).repeat(count, 1, 1)
+    for step in range(1, count):
+        row, column = PATCH * (step % 3), PATCH * (step % 2)
+        sequence[step:, row : row + PATCH, column : column + PATCH] = frames(1, seed=step % 4)[0, :PATCH, :PATCH]
+    tokens = tokenizer.encode_sequence(sequence)
+    assert tokens.shape == (count, 36)
+    assert torch.equal(tokens, tokenizer.encode(sequence))
+
+
+def test_a_sequence_computes_only_the_patches_that_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = make("local")
+    computed = []
+    encode = tokenizer.encoder.encode_patches
+
+    def spy(patches: torch.Tensor) -> torch.Tensor:
+        computed.append(len(patches))
+        return encode(patches)
+
+    monkeypatch.setattr(tokenizer.encoder, "encode_patches", spy)
+    sequence = frames(1).repeat(5, 1, 1)
+    sequence[3:, :PATCH, :PATCH] = 0
+    tokenizer.encode_sequence(sequence)
+    assert computed == [36 + 1]
