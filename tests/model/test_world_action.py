@@ -209,10 +209,10 @@ def test_how_weights_start() -> None:
     sizes = dataclasses.replace(SMALL, width=64, layers=2)
     published, scaled = (WorldActionModel(dataclasses.replace(sizes, init=init)) for init in ("published", "scaled"))
     block = scaled.transformer.blocks[0]
-    assert published.transformer.blocks[0].attn.query.weight.std() == pytest.approx(0.02, rel=0.1)
-    assert published.frame_embedding.weight.std() == pytest.approx(0.02, rel=0.1)
-    assert block.attn.query.weight.std() == pytest.approx(64**-0.5, rel=0.1)
-    assert block.attn.proj.weight.std() == pytest.approx(64**-0.5 / 2, rel=0.1)
-    assert block.mlp[2].weight.std() == pytest.approx(256**-0.5 / 2, rel=0.1)
-    assert scaled.frame_embedding.weight.std() == pytest.approx(0.5, rel=0.1)
+    assert published.transformer.blocks[0].attn.query.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert published.frame_embedding.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert block.attn.query.weight.std().item() == pytest.approx(64**-0.5, rel=0.1)
+    assert block.attn.proj.weight.std().item() == pytest.approx(64**-0.5 / 2, rel=0.1)
+    assert block.mlp[2].weight.std().item() == pytest.approx(256**-0.5 / 2, rel=0.1)
+    assert scaled.frame_embedding.weight.std().item() == pytest.approx(0.5, rel=0.1)
     assert block.attn.query.bias.abs().max() == 0
