@@ -55,25 +55,27 @@ class Played:
     """Agent steps."""
 
 
-Decide = Callable[[NDArray[np.int64], NDArray[np.uint8]], NDArray[np.int64]]
-"""(slots (n,), their frames uint8 (n, 84, 84)) to actions int64 (n,)."""
+@dataclass(frozen=True)
+class Decider:
+    """Who decides for the slots of one wave."""
 
-MakePlayer = Callable[[Sequence[tuple[str, int]]], Decide]
+    choose: Callable[[NDArray[np.int64], NDArray[np.uint8]], NDArray[np.int64]]
+    """(slots (n,), their frames uint8 (n, 84, 84)) to actions int64 (n,)."""
+    took: Callable[[list[int], NDArray[np.int64]], None] = lambda slots, actions: None
+    """Told the slots and the actions int64 (n,) that were really taken; a player with a memory needs them."""
+
+
+MakePlayer = Callable[[Sequence[tuple[str, int]]], Decider]
 """From one (game, episode) per slot to who decides for them."""
 
 
 def agent_player(agent: Agent, planner: PlannerConfig, contexts: dict[str, int]) -> MakePlayer:
     """The agent, with ``contexts`` steps of memory for each game."""
 
-    def make(jobs: Sequence[tuple[str, int]]) -> Decide:
+    def make(jobs: Sequence[tuple[str, int]]) -> Decider:
         player = agent.player([game for game, _ in jobs], planner, [contexts[game] for game, _ in jobs])
 
-        def decide(slots: NDArray[np.int64], frames: NDArray[np.uint8]) -> NDArray[np.int64]:
-            plan = player.decide(slots.tolist(), frames)
-            return plan.actions
-
-        decide.took = player.took  # type: ignore[attr-defined]
-        return decide
+        return Decider(lambda slots, frames: player.decide(slots.tolist(), frames).actions, player.took)
 
     return make
 
@@ -81,14 +83,14 @@ def agent_player(agent: Agent, planner: PlannerConfig, contexts: dict[str, int])
 def random_player(seed: int) -> MakePlayer:
     """Uniformly random legal actions."""
 
-    def make(jobs: Sequence[tuple[str, int]]) -> Decide:
+    def make(jobs: Sequence[tuple[str, int]]) -> Decider:
         generators = [episode_generator(seed, game, episode, stream=1) for game, episode in jobs]
         legal = [np.array(get_game(game).legal_actions) for game, _ in jobs]
 
-        def decide(slots: NDArray[np.int64], frames: NDArray[np.uint8]) -> NDArray[np.int64]:
+        def choose(slots: NDArray[np.int64], frames: NDArray[np.uint8]) -> NDArray[np.int64]:
             return np.array([generators[slot].choice(legal[slot]) for slot in slots], dtype=np.int64)
 
-        return decide
+        return Decider(choose)
 
     return make
 
@@ -144,7 +146,7 @@ def _play_wave(
     count: Callable[[int, int], None],
 ) -> list[Played]:
     """One episode in each slot; a slot that finishes waits for the others."""
-    decide = make_player(jobs)
+    decider = make_player(jobs)
     worlds = _Worlds(jobs, protocol, seed)
     noise = [episode_generator(seed, game, episode, stream=2) for game, episode in jobs]
     scores, lengths = np.zeros(len(jobs)), np.zeros(len(jobs), dtype=np.int64)
@@ -153,12 +155,11 @@ def _play_wave(
     try:
         while not done.all():
             active = np.flatnonzero(~done)
-            chosen = decide(active, frames[active])
+            chosen = decider.choose(active, frames[active])
             for row, slot in enumerate(active.tolist()):
                 if protocol.random_action and noise[slot].random() < protocol.random_action:
                     chosen[row] = noise[slot].choice(get_game(jobs[slot][0]).legal_actions)
-            if hasattr(decide, "took"):
-                decide.took(active.tolist(), chosen)
+            decider.took(active.tolist(), chosen)
             actions = np.zeros(len(jobs), dtype=np.int64)
             actions[active] = chosen
             frames, rewards, done = worlds.step(actions)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from jowa.agent import Agent
 from jowa.errors import UsageError
 from jowa.evaluate import PROTOCOLS, Played, Protocol, agent_player, get_protocol, play, random_player
-from jowa.evaluate.play import Decide
+from jowa.evaluate.play import Decider
 from jowa.games import get_game
 from jowa.model import WorldActionModel
 from jowa.planner import PlannerConfig
@@ -43,13 +43,12 @@ class Always:
         self.frames: list[NDArray[np.uint8]] = []
         self.told: list[int] = []
 
-    def __call__(self, jobs: Sequence[tuple[str, int]]) -> Decide:
+    def __call__(self, jobs: Sequence[tuple[str, int]]) -> Decider:
         def decide(slots: NDArray[np.int64], frames: NDArray[np.uint8]) -> NDArray[np.int64]:
             self.frames.append(frames.copy())
             return np.full(len(slots), self.action)
 
-        decide.took = lambda slots, actions: self.told.extend(actions.tolist())  # type: ignore[attr-defined]
-        return decide
+        return Decider(decide, lambda slots, actions: self.told.extend(actions.tolist()))
 
 
 def test_the_protocols_are_the_specified_ones() -> None:
@@ -80,17 +79,16 @@ def test_an_agents_play_does_not_depend_on_the_batch(agent: Agent, name: str) ->
         make = agent_player(agent, planner, dict.fromkeys(GAMES, 2))
         log: dict[tuple[str, int], list[int]] = {}
 
-        def recording(jobs: Any, make: Any = make, log: Any = log) -> Decide:
-            decide = make(jobs)
+        def recording(jobs: Any, make: Any = make, log: Any = log) -> Decider:
+            decider = make(jobs)
 
             def watched(slots: NDArray[np.int64], frames: NDArray[np.uint8]) -> NDArray[np.int64]:
-                chosen = decide(slots, frames)
+                chosen = decider.choose(slots, frames)
                 for slot, action in zip(slots, chosen, strict=True):
                     log.setdefault(jobs[slot], []).append(int(action))
                 return chosen
 
-            watched.took = decide.took  # type: ignore[attr-defined]
-            return watched
+            return Decider(watched, decider.took)
 
         played = play(recording, GAMES, 2, dataclasses.replace(SHORT, max_steps=12), seed=1, batch=batch)
         actions.append((log, played))
