@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -15,17 +16,9 @@ import numpy as np
 import pytest
 import torch
 
+from jowa.devices import device_name
+
 RESULTS = Path(__file__).parent / "results"
-
-
-def device_name() -> str:
-    """The GPU's name, or the CPU's model and how many threads torch uses."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    models = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    return f"{models[0] if models else platform.processor()} x {torch.get_num_threads()} threads"
 
 
 class Comparison:
@@ -62,8 +55,9 @@ def compare() -> Iterator[Comparison]:
     if not comparison.rows:
         return
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    name = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    document = {"device": device_name(), "date": date, "versions": versions, "rows": comparison.rows}
-    slug = "".join(c if c.isalnum() else "-" for c in device_name().lower()).strip("-")
+    document = {"device": name, "date": date, "versions": versions, "rows": comparison.rows}
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{slug}-{date}.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+
 import torch
 
 from jowa.errors import UsageError, unknown_name
@@ -34,3 +37,15 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
     if name == "bfloat16" or (name == "auto" and device.type == "cuda"):
         return torch.bfloat16
     return None
+
+
+def device_name(device: torch.device) -> str:
+    """What results name as their device: the GPU, or the CPU's model and the threads that torch uses."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{models[0] if models else platform.processor() or 'cpu'}, {torch.get_num_threads()} threads"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from jowa.devices import choose_device, choose_precision
+from jowa.devices import choose_device, choose_precision, device_name
 from jowa.errors import UsageError
 
 
@@ -42,3 +42,8 @@ def test_precisions() -> None:
     assert choose_precision("float32", gpu) is None and choose_precision("bfloat16", cpu) is torch.bfloat16
     with pytest.raises(UsageError, match="unknown precision 'bf16'"):
         choose_precision("bf16", cpu)
+
+
+def test_results_name_the_processor_and_the_threads() -> None:
+    name = device_name(torch.device("cpu"))
+    assert name.endswith(f", {torch.get_num_threads()} threads") and len(name) > len(", 1 threads")

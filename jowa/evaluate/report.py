@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-import platform
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from rich.table import Table
 
 import jowa
+from jowa.devices import device_name
 from jowa.errors import UsageError
 from jowa.evaluate.scores import GameScore, aggregate
 from jowa.files import atomic_write_text
@@ -26,7 +26,7 @@ def results_document(settings: dict[str, Any], results: Sequence[GameScore], dev
     return {
         "jowa": jowa.__version__,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "device": device_name(device),
         "torch": torch.__version__,
         "settings": settings,
         "games": [dataclasses.asdict(result) for result in results],
