@@ -27,26 +27,24 @@ def imagine_episode(agent: Agent, episode: Episode, start: int, context: int, st
     """What the agent imagines when it takes the recorded actions: frames uint8 (steps, 84, 84).
 
     It sees the ``context`` frames up to and including ``start`` and the actions between them, then is told
-    the recorded actions and shown nothing more.
+    the recorded actions and shown nothing more.  Each step is imagined from the last ``context`` frames, soon
+    imagined ones themselves, so a rollout may be longer than the model's context.
     """
     first = start - context + 1
     device = agent.device
-    frames = torch.from_numpy(episode.frames[first : start + 1]).to(device)
-    actions = torch.from_numpy(episode.actions[first : start + 1].astype(np.int64)).to(device)
+    memory = agent.tokenizer.encode(torch.from_numpy(episode.frames[first : start + 1]).to(device))[None]
+    actions = torch.from_numpy(episode.actions[first : start + steps].astype(np.int64)).to(device)[None]
     legal = torch.ones(1, agent.model.config.num_actions, dtype=torch.bool, device=device)
-    memory = Context(
-        agent.tokenizer.encode(frames)[None],
-        actions[None],
-        torch.tensor([context], device=device),
-        torch.tensor([agent.task_id(episode.game)], device=device),
-        legal,
-    )
+    seen, task = torch.tensor([context], device=device), torch.tensor([agent.task_id(episode.game)], device=device)
     imagination = Imagination(agent.model, agent.autocast)
-    roots, rows, imagined = imagination.encode(memory), None, []
+    imagined = []
     for step in range(steps):
-        action = torch.tensor([[int(episode.actions[start + step])]], device=device)
-        rows = imagination.step(roots, rows, torch.zeros_like(action), action)
-        imagined.append(agent.tokenizer.decode(rows.tokens[0, 0]))
+        recent = actions[:, step : step + context]
+        roots = imagination.encode(Context(memory, recent, seen, task, legal))
+        latest = recent[:, -1:]
+        tokens = imagination.step(roots, None, torch.zeros_like(latest), latest).tokens
+        imagined.append(agent.tokenizer.decode(tokens[0, 0]))
+        memory = torch.cat([memory[:, 1:], tokens.view(1, 1, -1)], dim=1)
     return (torch.stack(imagined) * 255).round().byte().cpu().numpy()
 
 

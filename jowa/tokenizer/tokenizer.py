@@ -139,17 +139,21 @@ class Tokenizer(nn.Module):
 
     @torch.no_grad()
     def revive_dead_codes(self, frames: Tensor, generator: torch.Generator) -> int:
-        """Move codes that ``frames`` uint8 (B, 84, 84) never use onto random latents; returns how many.
+        """Move codes that ``frames`` uint8 (B, 84, 84) never use onto latents that lack one; returns how many.
 
-        Latents are drawn without replacement, so that one call cannot give many codes the same place.
+        Latents are drawn without replacement, with probabilities proportional to the squared distance to their code,
+        as k-means++ does (Arthur and Vassilvitskii 2007): uniform draws would put most codes on the background.
         """
-        latents = self.latents(frames)
-        used = torch.bincount(self._nearest(latents).flatten(), minlength=self.config.vocab_size) > 0
-        dead = (~used).nonzero().flatten()
-        flat = latents.permute(0, 2, 3, 1).reshape(-1, self.config.code_dim).float()
-        picked = torch.randperm(len(flat), generator=generator)[: len(dead)].to(flat.device)
-        self.embedding.weight[dead[: len(picked)]] = flat[picked].to(self.embedding.weight.dtype)
-        return int(min(len(dead), len(picked)))
+        latents = self.latents(frames).permute(0, 2, 3, 1).reshape(-1, self.config.code_dim).float()
+        tokens = vq_lookup(latents, self.embedding.weight)
+        dead = (torch.bincount(tokens, minlength=self.config.vocab_size) == 0).nonzero().flatten()
+        distances = (latents - self.embedding.weight[tokens]).pow(2).sum(1).cpu()
+        count = min(len(dead), int((distances > 0).sum()))
+        if count == 0:
+            return 0
+        picked = torch.multinomial(distances, count, generator=generator).to(latents.device)
+        self.embedding.weight[dead[:count]] = latents[picked].to(self.embedding.weight.dtype)
+        return count
 
 
 def _scale(frames: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from jowa.errors import UsageError, unknown_name
 from jowa.games import PRETRAINING_GAMES, get_game
 from jowa.model.objective import ObjectiveConfig
 
-DEMO_GAMES = ("Boxing", "Freeway")
+DEMO_GAMES = ("Breakout", "Freeway", "Pong")
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class DataConfig:
     """Agent steps to record for each game when the store is absent; 0: an absent store is an error."""
     record_max_steps: int = 3_000
     """Agent steps after which a recorded episode is cut off."""
-    segment_length: int = 6
+    segment_length: int = 2
     """Steps in a training segment; at most the model's context.  Imagination beyond it was never trained."""
-    segment_stride: int = 3
+    segment_stride: int = 1
     """A new segment starts every so many steps of an episode."""
 
 
@@ -41,22 +41,23 @@ class DataConfig:
 class StageOneConfig:
     """Stage 1: tokenizer and world model train together."""
 
-    steps: int = 2600
+    steps: int = 2400
     """Optimizer steps."""
-    batch_size: int = 8
+    batch_size: int = 12
     """Segments a step over all processes, for the world model."""
     tokenizer_batch: int = 60
     """Frames a step over all processes, for the tokenizer."""
     world_from: int = 2200
     """First step at which the world model trains too; 0 as published."""
-    tokenizer_learning_rate: float = 1e-3
+    tokenizer_learning_rate: float = 2e-3
     """Adam, per step."""
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 1e-3
     """AdamW for the world model, per step."""
-    motion_weight: float = 20.0
-    """How much more a pixel that just changed counts in the reconstruction error; 0 as published."""
+    motion_weight: float = 1600.0
+    """Extra weight in the reconstruction error of each patch with motion, shared by its moving pixels (a patch at rest
+    weighs 196); 0 as published."""
     revive_every: int = 50
-    """Steps between moving unused codes onto encoder outputs; 0 never, as published."""
+    """Steps between moving unused codes onto poorly coded patches; 0 never, as published."""
     codebook_from_world: bool = True
     """At the start of the world model, set its frame embedding to a random projection of the codebook, so
     that similar codes start out alike."""
@@ -66,11 +67,11 @@ class StageOneConfig:
 class StageTwoConfig:
     """Stage 2: the tokenizer is frozen; critic and world model train jointly."""
 
-    steps: int = 5000
+    steps: int = 14_000
     """Optimizer steps."""
-    batch_size: int = 8
+    batch_size: int = 12
     """Segments a step over all processes."""
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 1e-3
     """AdamW, per step, for backbone and heads."""
     target_every: int = 50
     """Steps between updates of the target head."""
@@ -98,11 +99,11 @@ class EvaluationConfig:
 
     episodes: int = 10
     """Episodes a game, for each row of the table; 0 skips evaluation."""
-    width: int = 3
+    width: int = 2
     """Beam width."""
     horizon: int = 1
     """Imagined steps."""
-    context: int = 2
+    context: int = 1
     """Steps of memory that the agent plans from."""
     protocol: Literal["sticky", "published"] = "sticky"
     """``sticky``: the field's protocol (sticky actions 0.25, 27,000 agent steps); ``published``: the paper's."""
@@ -124,7 +125,7 @@ class TrainConfig:
     """``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the computation; weights stay float32.  ``auto``: bfloat16 on a GPU, float32 on a CPU."""
-    checkpoint_every: int = 1000
+    checkpoint_every: int = 2000
     """Steps between checkpoints."""
     log_every: int = 20
     """Steps between metrics."""

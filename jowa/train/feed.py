@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from jowa.data.loader import InMemoryEpisodes
 from jowa.data.segments import SegmentIndex, SegmentSampler
@@ -15,6 +16,7 @@ from jowa.data.store import EpisodeStore
 from jowa.errors import DataError
 from jowa.games import get_game
 from jowa.tokenizer import Tokenizer
+from jowa.tokenizer.local import PATCH
 from jowa.train.config import TrainConfig
 from jowa.train.distributed import Place
 from jowa.types import Batch, Segments
@@ -105,12 +107,17 @@ class Feed:
 
 
 def motion_weights(frames: Tensor, weight: float) -> Tensor:
-    """1 + ``weight`` where a pixel differs by more than :data:`MOVED` from the frame before or after, else 1.
+    """How much each pixel's reconstruction error counts: 1, and more where a pixel moves.
 
+    A pixel moves if it differs by more than :data:`MOVED` from the frame before or after.  Each 14 x 14 patch with
+    motion gets ``weight`` beside, divided among its moving pixels, at most half of it each: shared by the patch and
+    not by the frame, so that a ball of two pixels weighs as much as a car.
     ``frames`` uint8 (B, L, 84, 84) to float32 of the same shape.
     """
-    moved = (frames[:, 1:].short() - frames[:, :-1].short()).abs() > MOVED
-    weights = torch.ones(frames.shape, device=frames.device)
-    weights[:, 1:] += weight * moved
-    weights[:, :-1] += weight * (moved & (weights[:, :-1] == 1))
-    return weights
+    differs = (frames[:, 1:].short() - frames[:, :-1].short()).abs() > MOVED
+    moves = torch.zeros(frames.shape, dtype=torch.bool, device=frames.device)
+    moves[:, 1:] |= differs
+    moves[:, :-1] |= differs
+    count = functional.avg_pool2d(moves.float(), PATCH, divisor_override=1)
+    share = weight / count.clamp_min(2)
+    return 1 + moves * share.repeat_interleave(PATCH, -1).repeat_interleave(PATCH, -2)

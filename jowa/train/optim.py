@@ -21,12 +21,12 @@ def world_optimizer(model: WorldActionModel, learning_rate: float, config: Optim
             continue
         (decayed if id(parameter) in linear or name.startswith("q_head.") else plain).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate)
+    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
 
 
 def tokenizer_optimizer(tokenizer: nn.Module, learning_rate: float) -> torch.optim.Adam:
     """Adam without decay."""
-    return torch.optim.Adam(tokenizer.parameters(), lr=learning_rate)
+    return torch.optim.Adam(tokenizer.parameters(), lr=learning_rate, fused=True)
 
 
 def set_learning_rate(

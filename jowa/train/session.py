@@ -140,16 +140,14 @@ def write_picture(config: TrainConfig, agent: Agent) -> Path:
     """Real and imagined frames of one recorded episode a game, side by side."""
     store = EpisodeStore.open(config.data.path)
     # Positions behind the longest training segment were never trained: what is imagined there is noise.
-    trained = config.data.segment_length
-    context = min(config.evaluation.context, trained - 1)
-    steps = min(PICTURE_STEPS, trained - context)
+    context = min(config.evaluation.context, config.data.segment_length - 1)
     chosen = []
     for game in config.data.games:
         infos = store.episodes(game)
         best = int(np.argmax([info.score for info in infos]))
-        start = min(max(infos[best].length // 3, context - 1), infos[best].length - steps - 1)
+        start = min(max(infos[best].length // 3, context - 1), infos[best].length - PICTURE_STEPS - 1)
         if start >= context - 1:
             chosen.append((store.read_episode(game, best), start))
     path = config.out / PICTURE
-    save_picture(path, rollout_picture(agent, chosen, context, steps))
+    save_picture(path, rollout_picture(agent, chosen, context, PICTURE_STEPS))
     return path

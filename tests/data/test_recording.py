@@ -84,7 +84,7 @@ def test_rewards_are_clipped_and_scores_are_not() -> None:
         ({"seed": 1}, "seed was 0, now 1"),
         ({"sticky": 0.0}, r"sticky was 0\.25, now 0\.0"),
         ({"max_steps": 26}, "max_steps was 25, now 26"),
-        ({"policies": ("random",)}, r"policies was \['expert', .*\], now \['random'\]"),
+        ({"policies": ("random",)}, r"policies was \['follower', .*\], now \['random'\]"),
     ],
 )
 def test_other_settings_are_refused(tmp_path, change, difference) -> None:

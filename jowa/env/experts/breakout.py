@@ -1,4 +1,4 @@
-"""Breakout: be where the ball will cross the paddle's plane, and meet it with a random part of the paddle."""
+"""Breakout: the expert meets the ball where it will come down, the follower stays under it."""
 
 from __future__ import annotations
 
@@ -52,3 +52,20 @@ class BreakoutExpert:
             target = fold(x + dx * (PADDLE_Y - y) / dy, LEFT_WALL, RIGHT_WALL) + self._aim
         gap = target - (paddle + PADDLE_CENTRE + COAST * (paddle - last[2]))
         return NOOP if abs(gap) <= NEAR else (RIGHT if gap > 0 else LEFT)
+
+
+class BreakoutFollower:
+    """Stays under the ball, wherever it flies: what to do shows in a single frame.
+
+    It holds the fire button instead of doing nothing: to serve is then what an imitator does when it sees no reason to
+    move, and not a rare action that it never learns.
+    """
+
+    def reset(self, generator: np.random.Generator) -> None:
+        """See :class:`Expert`."""
+
+    def choose(self, ram: NDArray[np.uint8]) -> int:
+        """See :class:`Expert`."""
+        gap = int(ram[BALL_X]) - (int(ram[PADDLE_X]) + PADDLE_CENTRE)
+        in_play = ram[BALL_Y] != 0
+        return FIRE if not in_play or abs(gap) <= NEAR else (RIGHT if gap > 0 else LEFT)

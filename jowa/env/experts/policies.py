@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from jowa.env.experts.atlantis import AtlantisExpert
 from jowa.env.experts.base import Expert
 from jowa.env.experts.boxing import BoxingExpert
-from jowa.env.experts.breakout import BreakoutExpert
+from jowa.env.experts.breakout import BreakoutExpert, BreakoutFollower
 from jowa.env.experts.freeway import FreewayExpert
-from jowa.env.experts.pong import PongExpert
+from jowa.env.experts.pong import PongExpert, PongFollower
 from jowa.errors import UsageError
 from jowa.games import get_game
 
@@ -26,6 +26,11 @@ EXPERTS: dict[str, Callable[[], Expert]] = {
 }
 """The games that have a scripted expert."""
 
+FOLLOWERS: dict[str, Callable[[], Expert]] = {"Breakout": BreakoutFollower, "Pong": PongFollower}
+"""The games that have a plainer script as well, whose choices a network can read off one frame."""
+
+SCRIPTS = {"expert": EXPERTS, "follower": FOLLOWERS}
+
 EXPERTS_VERSION = 1
 """Raised when a script plays differently than before: a store holds episodes of one version only."""
 
@@ -34,8 +39,8 @@ DEFAULT_MIXTURES: dict[str, tuple[str, ...]] = {
     "Boxing": ("expert", "expert:0.2", "expert:0.5", "expert:0.8", "random"),
     "Atlantis": ("expert", "expert:0.2", "expert:0.5", "expert:0.8", "random"),
     "Freeway": ("expert", "expert:0.1", "expert:0.3", "expert:0.6", "random"),
-    "Breakout": ("expert", "expert:0.05", "expert:0.1", "expert:0.3", "expert", "expert:0.6", "random"),
-    "Pong": ("expert", "expert:0.05", "expert:0.1", "expert:0.3", "random"),
+    "Breakout": ("follower", "follower:0.1", "follower:0.3", "follower:0.6", "follower:0.3", "random"),
+    "Pong": ("follower", "follower:0.1", "follower:0.3", "follower:0.6", "random"),
 }
 
 
@@ -107,7 +112,8 @@ def make_policy(spec: str, game: str) -> Policy:
     """The policy that ``spec`` names, for ``game``.
 
     ``random``: uniformly random legal actions.  ``expert``: the game's script.  ``expert:0.1``: the script,
-    with a random legal action at 10% of the steps.  ``agent:PATH``: the trained agent in the folder PATH.
+    with a random legal action at 10% of the steps.  ``follower``, ``follower:0.1``: the same with the plainer
+    script that a network imitates within minutes.  ``agent:PATH``: the trained agent in the folder PATH.
     Raises :class:`UsageError` for another specification or a game without a script.
     """
     legal = get_game(game).legal_actions
@@ -116,13 +122,17 @@ def make_policy(spec: str, game: str) -> Policy:
         return NoisyPolicy(None, 1.0, legal)
     if kind == "agent" and argument:
         return _AgentPolicy(argument, game)
-    if kind == "expert":
-        if game not in EXPERTS:
+    if kind in SCRIPTS:
+        scripts = SCRIPTS[kind]
+        if game not in scripts:
             raise UsageError(
-                f"{game} has no scripted expert, only {', '.join(EXPERTS)} have: choose random or agent:PATH"
+                f"{game} has no scripted {kind}, only {', '.join(scripts)} have: choose random or agent:PATH"
             )
-        return NoisyPolicy(EXPERTS[game](), _noise(spec, argument), legal)
-    raise UsageError(f"unknown policy {spec!r}: expected random, expert, expert:NOISE (0 to 1) or agent:PATH")
+        return NoisyPolicy(scripts[game](), _noise(spec, argument), legal)
+    raise UsageError(
+        f"unknown policy {spec!r}: expected random, expert, expert:NOISE (0 to 1), follower, follower:NOISE or "
+        "agent:PATH"
+    )
 
 
 def _noise(spec: str, argument: str) -> float:

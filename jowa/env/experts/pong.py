@@ -1,4 +1,4 @@
-"""Pong: be where the ball will cross the paddle's plane."""
+"""Pong: the expert waits where the ball will cross the paddle's plane, the follower stays level with it."""
 
 from __future__ import annotations
 
@@ -44,3 +44,20 @@ class PongExpert:
         gap = target - (paddle + PADDLE_CENTRE + COAST * (paddle - last[2]))
         # RIGHT moves the paddle up the screen, LEFT down.
         return NOOP if abs(gap) <= NEAR else (LEFT if gap > 0 else RIGHT)
+
+
+FOLLOWED_AT, FOLLOWED_NEAR = 11.0, 6.0
+"""Below the paddle's top, in pixels: where the follower wants the ball, and how near is near enough."""
+
+
+class PongFollower:
+    """Stays level with the ball, wherever it flies: what to do shows in a single frame."""
+
+    def reset(self, generator: np.random.Generator) -> None:
+        """See :class:`Expert`."""
+
+    def choose(self, ram: NDArray[np.uint8]) -> int:
+        """See :class:`Expert`."""
+        gap = int(ram[BALL_Y]) - (int(ram[PADDLE_Y]) + FOLLOWED_AT)
+        in_play = ram[BALL_X] != 0
+        return FIRE if not in_play or abs(gap) <= FOLLOWED_NEAR else (LEFT if gap > 0 else RIGHT)
