@@ -31,6 +31,8 @@ from jowa.tokenizer import Tokenizer
 
 FORMAT = 1
 """Version of the agent folder."""
+FINGERPRINT = "tokenizer_fingerprint"
+"""Key of the weight files' metadata."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,22 @@ class Agent:
             return self.tasks[game]
         return get_game(BORROWED_TASK.get(game, known.name)).task_id
 
+    def encode(self, frames: NDArray[np.uint8]) -> Tensor:
+        """Tokens int64 (..., 36) on the agent's device, in its precision, of ``frames`` uint8 (..., 84, 84)."""
+        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            return self.tokenizer.encode(torch.from_numpy(frames).to(self.device))
+
     def save(self, folder: Path) -> None:
-        """Write the agent folder; each file atomically, ``config.json`` last."""
+        """Write the agent folder; each file atomically, ``config.json`` last.
+
+        Both weight files name the tokenizer, so that a save that was killed between them is noticed by :meth:`load`.
+        """
         from safetensors.torch import save_file
 
+        metadata = {FINGERPRINT: self.tokenizer.fingerprint()}
         for name, module in (("tokenizer", self.tokenizer), ("model", self.model)):
             tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
-            atomic_write(folder / f"{name}.safetensors", partial(save_file, tensors))
+            atomic_write(folder / f"{name}.safetensors", partial(save_file, tensors, metadata=metadata))
         config = {
             "format": FORMAT,
             "tokenizer": dataclasses.asdict(self.tokenizer.config),
@@ -113,8 +124,12 @@ class Agent:
             tokenizer, model = Tokenizer(tokenizer_config), WorldActionModel(model_config)
         except (UsageError, RuntimeError, ValueError, ZeroDivisionError) as error:
             raise CheckpointError(f"{where} describes impossible networks ({error}): restore it") from error
-        _load_weights(tokenizer, folder / "tokenizer.safetensors")
-        _load_weights(model, folder / "model.safetensors")
+        trained_with = _load_weights(tokenizer, folder / "tokenizer.safetensors")
+        if _load_weights(model, folder / "model.safetensors") != trained_with:
+            raise CheckpointError(
+                f"{folder} holds the tokenizer and the model of different agents, perhaps because saving was "
+                "interrupted: write the agent anew"
+            )
         planning = _read_planning(config["planning"], where)
         autocast = choose_precision(precision, place)
         return cls(tokenizer.to(place), model.to(place), config["tasks"], autocast, planning)
@@ -131,6 +146,10 @@ class Agent:
         actions = self._player.decide([0], frame[None]).actions
         self._player.took([0], actions)
         return int(actions[0])
+
+    def longest_context(self, planner: PlannerConfig) -> int:
+        """Steps of memory that ``planner`` leaves room for in the model's context; below 1 it cannot be used."""
+        return self.model.config.context_steps - (planner.horizon if planner.name == "beam" else 0)
 
     def player(self, games: Sequence[str], planner: PlannerConfig, context: Sequence[int] | int) -> Player:
         """Someone who plays one slot of each of ``games`` at once; see :class:`Player`."""
@@ -160,11 +179,11 @@ class Player:
             raise UsageError(f"context is {context}: expected at least 1, once or for each of {len(games)} slots")
         self.agent = agent
         self.planner = BeamPlanner(agent.model, planner, agent.autocast)
-        longest = agent.model.config.context_steps - self.planner.horizon
+        longest = agent.longest_context(planner)
         if longest < 1:
             raise UsageError(
-                f"horizon {self.planner.horizon} leaves no context: expected at most "
-                f"{longest + self.planner.horizon - 1}"
+                f"horizon {planner.horizon} leaves no context: expected at most {longest + planner.horizon - 1} with "
+                f"this model of {agent.model.config.context_steps} steps"
             )
         limits = [min(longest, steps) for steps in contexts]
         self._memories = [_Memory(deque(maxlen=n), deque(maxlen=n)) for n in limits]
@@ -182,10 +201,7 @@ class Player:
 
         Remember the actions that were really taken with :meth:`took`.
         """
-        device = self.agent.device
-        with torch.autocast(device.type, dtype=self.agent.autocast, enabled=self.agent.autocast is not None):
-            tokens = self.agent.tokenizer.encode(torch.from_numpy(frames).to(device))
-        for slot, seen in zip(slots, tokens, strict=True):
+        for slot, seen in zip(slots, self.agent.encode(frames), strict=True):
             self._memories[slot].tokens.append(seen)
         return self.planner.plan(self._context(slots), keep_frames)
 
@@ -261,12 +277,15 @@ def _check_tasks(tasks: object, count: int, where: str) -> None:
             raise CheckpointError(f"{where}: the task id of {game} is {task!r}, expected 0 to {count - 1}")
 
 
-def _load_weights(module: torch.nn.Module, path: Path) -> None:
-    from safetensors import SafetensorError
+def _load_weights(module: torch.nn.Module, path: Path) -> str | None:
+    """Load ``path`` into ``module``; returns the fingerprint of the tokenizer that the file names."""
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
     try:
         tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): restore it or write the agent anew") from error
     expected = module.state_dict()
@@ -278,3 +297,4 @@ def _load_weights(module: torch.nn.Module, path: Path) -> None:
                 "the files are of different agents"
             )
     module.load_state_dict(tensors)
+    return metadata.get(FINGERPRINT)

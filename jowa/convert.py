@@ -15,6 +15,7 @@ from jowa.agent import Agent
 from jowa.errors import CheckpointError, UsageError, command
 from jowa.games import PRETRAINING_GAMES, get_game
 from jowa.model.published_checkpoint import read_model, read_tokenizer
+from jowa.options import parse_options
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,7 @@ def _millions(module: nn.Module) -> str:
 @command
 def main() -> None:
     """Parse the options, convert, and say what was written."""
-    import tyro
-
-    config = tyro.cli(ConvertConfig, description=__doc__)
+    config = parse_options(ConvertConfig, "python -m jowa.convert", description=__doc__)
     agent = convert(config)
     print(f"wrote {config.out}: {describe(agent)}")
 

@@ -28,11 +28,14 @@ def imagine_episode(agent: Agent, episode: Episode, start: int, context: int, st
 
     It sees the ``context`` frames up to and including ``start`` and the actions between them, then is told
     the recorded actions and shown nothing more.  Each step is imagined from the last ``context`` frames, soon
-    imagined ones themselves, so a rollout may be longer than the model's context.
+    imagined ones themselves, so a rollout may be longer than the model's context, of which ``context`` must leave a
+    step for what is imagined.
     """
+    if not 1 <= context < agent.model.config.context_steps:
+        raise ValueError(f"context is {context}, expected 1 to {agent.model.config.context_steps - 1} steps")
     first = start - context + 1
     device = agent.device
-    memory = agent.tokenizer.encode(torch.from_numpy(episode.frames[first : start + 1]).to(device))[None]
+    memory = agent.encode(episode.frames[first : start + 1])[None]
     actions = torch.from_numpy(episode.actions[first : start + steps].astype(np.int64)).to(device)[None]
     legal = torch.ones(1, agent.model.config.num_actions, dtype=torch.bool, device=device)
     seen, task = torch.tensor([context], device=device), torch.tensor([agent.task_id(episode.game)], device=device)
@@ -58,8 +61,7 @@ def rollout_picture(agent: Agent, episodes: Sequence[tuple[Episode, int]], conte
     for row, (episode, start) in enumerate(episodes):
         top = row * row_height + GAP
         imagined = imagine_episode(agent, episode, start, context, steps)
-        tokens = agent.tokenizer.encode(torch.from_numpy(episode.frames[start]).to(agent.device))
-        seen = (agent.tokenizer.decode(tokens) * 255).round().byte().cpu().numpy()
+        seen = (agent.tokenizer.decode(agent.encode(episode.frames[start])) * 255).round().byte().cpu().numpy()
         draw.text((4, top + cell // 2), f"{episode.game}\nreal", fill=0)
         draw.text((4, top + cell + HEADER + GAP + cell // 2), "imagined", fill=0)
         for step in range(steps + 1):

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import sys
 
-import tyro
-
 from jowa.data.record import RecordConfig, record
 from jowa.errors import command
+from jowa.options import parse_options
 
 
 @command
 def main() -> None:
     """Parse the options, record, and say in one line what there is now."""
-    config = tyro.cli(RecordConfig, description=__doc__)
+    config = parse_options(RecordConfig, "python -m jowa.record", description=__doc__)
     summary = record(config, progress=sys.stderr.isatty())
     print(summary.describe())
 

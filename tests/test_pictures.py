@@ -34,6 +34,14 @@ def test_imagined_frames_follow_the_recorded_actions(agent: Agent, episode: Epis
     assert np.array_equal(imagined, imagine_episode(agent, shown, start=5, context=2, steps=2))
 
 
+def test_a_rollout_goes_on_beyond_the_models_context(agent: Agent, episode: Episode) -> None:
+    steps = agent.model.config.context_steps + 2
+    imagined = imagine_episode(agent, episode, start=3, context=1, steps=steps)
+    assert imagined.shape == (steps, 84, 84)
+    again = imagine_episode(agent, episode, start=3, context=1, steps=steps - 1)
+    assert np.array_equal(imagined[:-1], again)
+
+
 def test_the_picture_holds_a_row_of_pairs_for_each_episode(agent: Agent, episode: Episode, tmp_path: Path) -> None:
     picture = rollout_picture(agent, [(episode, 5), (episode, 8)], context=2, steps=2)
     pixels = np.asarray(picture)

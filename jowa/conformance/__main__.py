@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -19,10 +20,15 @@ disagreement.  In float32 tokens and actions must be equal and floats within 1e-
 In bfloat16 and float16 the tolerances are looser and printed; there the planner is compared by score."""
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; {self.prog} --help lists the options")
+
+
 @command
 def main() -> None:
     """Parse the options, run every group, print the table."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m jowa.conformance", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder of cases")

@@ -43,9 +43,9 @@ class RecordConfig:
     steps: int = 100_000
     """Agent steps per game (four emulator frames each); whole episodes are played until there are at least as many."""
     policies: tuple[str, ...] = ()
-    """Who plays: random, expert, expert:NOISE (share of random actions, 0 to 1) or agent:PATH. Episode k is played by
-    policy k modulo their number. Default: a mixture of good, middling and bad play where the game has a script, else
-    random."""
+    """Who plays: random, expert, follower (a plainer script), either with :NOISE (share of random actions, 0 to 1), or
+    agent:PATH. Episode k is played by policy k modulo their number. Default: a mixture of good, middling and bad play
+    where the game has a script, else random."""
     sticky: float = 0.25
     """Probability, per emulator frame, that the previous action is repeated."""
     max_steps: int = 27_000

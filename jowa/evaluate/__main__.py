@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 from rich.console import Console
 
-from jowa.agent import Agent
+from jowa.agent import Agent, Planning
+from jowa.config import PRESETS
 from jowa.errors import UsageError, command
-from jowa.evaluate.play import agent_player, get_protocol, noting, play
+from jowa.evaluate.play import Played, Protocol, agent_player, get_protocol, noting, play
 from jowa.evaluate.report import check_writable, results_document, score_table, write_results
-from jowa.evaluate.scores import summarise
+from jowa.evaluate.scores import GameScore, summarise
 from jowa.games import get_game
+from jowa.options import parse_options
 from jowa.progress import steps_progress
 
 
@@ -29,14 +31,15 @@ class EvaluateConfig:
     """Games, CamelCase; none: those that the agent was trained on."""
     episodes: int = 16
     """Episodes a game."""
-    planner: Literal["none", "beam"] = "beam"
-    """none: greedy in Q; beam: beam search in imagination."""
+    planner: Literal["none", "beam"] | None = None
+    """none: greedy in Q; beam: beam search in imagination; default: the agent's own."""
     width: int | None = None
-    """Beam width; default: the agent's own."""
+    """Beam width; default: the agent's own, or under the published protocol, for the published sizes and their fifteen
+    games, the paper's."""
     horizon: int | None = None
     """Imagined steps; default: the agent's own."""
     context: int | None = None
-    """Steps of memory to plan from; default: the agent's own."""
+    """Steps of memory to plan from; default: as for width."""
     protocol: Literal["sticky", "published"] = "sticky"
     """sticky: sticky actions 0.25, 27,000 agent steps; published: none, 108,000 steps, random action 0.001."""
     seed: int = 0
@@ -66,34 +69,62 @@ class EvaluateConfig:
 def evaluate(config: EvaluateConfig) -> None:
     """Play, print the table, write the JSON."""
     config.check()
-    path = config.out or config.agent / f"evaluation-{config.planner}-{config.protocol}.json"
     agent = Agent.load(config.agent, config.device, config.precision)
     games = config.games or tuple(agent.tasks)
     if not games:
         raise UsageError(f"{config.agent} names no games that it was trained on: choose some with --games")
+    plannings = {game: planning_of(config, agent, game) for game in games}
+    planner = next(iter(plannings.values())).planner
+    path = config.out or config.agent / f"evaluation-{planner.name}-{config.protocol}.json"
     check_writable(path)
-    chosen = {key: getattr(config, key) for key in ("width", "horizon") if getattr(config, key) is not None}
-    planner = dataclasses.replace(agent.planning.planner, name=config.planner, **chosen)
-    context = agent.planning.context if config.context is None else config.context
     protocol = get_protocol(config.protocol)
-    player, total = agent_player(agent, planner, dict.fromkeys(games, context)), config.episodes * len(games)
-    with steps_progress(f"{len(games)} games, {config.planner}", total, "episodes") as advance:
-        played = play(player, games, config.episodes, protocol, config.seed, config.batch, noting(advance))
-    results = [summarise(game, [p.score for p in played if p.game == game]) for game in games]
+    results = _play(config, agent, plannings, protocol)
+    contexts = {game: min(p.context, agent.longest_context(p.planner)) for game, p in plannings.items()}
     settings = {
-        "agent": str(config.agent), "episodes": config.episodes, "seed": config.seed, "context": context,
+        "agent": str(config.agent), "episodes": config.episodes, "seed": config.seed, "context": contexts,
+        "width": {game: p.planner.width for game, p in plannings.items()},
         "planner": dataclasses.asdict(planner), "protocol": dataclasses.asdict(protocol),
     }  # fmt: skip
     document = results_document(settings, results, agent.device)
     write_results(path, document)
-    Console().print(score_table(f"{config.agent}: {config.planner}, protocol {config.protocol}", results, document))
+    Console().print(score_table(f"{config.agent}: {planner.name}, protocol {config.protocol}", results, document))
     print(f"written to {path}")
+
+
+def planning_of(config: EvaluateConfig, agent: Agent, game: str) -> Planning:
+    """How to play ``game``: what the call asks for, failing that the paper's settings or the agent's own."""
+    named = config.planner or agent.planning.planner.name
+    chosen: dict[str, Any] = {"width": config.width, "horizon": config.horizon}
+    context = config.context
+    paper = get_game(game).published_planning
+    size = next((name for name, preset in PRESETS.items() if preset.model == agent.model.config), None)
+    if config.protocol == "published" and paper is not None and size in ("40M", "70M", "150M"):
+        chosen["width"] = paper.width if config.width is None else config.width
+        context = getattr(paper, f"context_{size.lower()}") if context is None else context
+    given = {key: value for key, value in chosen.items() if value is not None}
+    planner = dataclasses.replace(agent.planning.planner, name=named, **given)
+    return Planning(planner, agent.planning.context if context is None else context)
+
+
+def _play(config: EvaluateConfig, agent: Agent, plannings: dict[str, Planning], protocol: Protocol) -> list[GameScore]:
+    """Every game's scores; games that share a planner are played in one batch."""
+    played: list[Played] = []
+    contexts = {game: planning.context for game, planning in plannings.items()}
+    planners = list(dict.fromkeys(planning.planner for planning in plannings.values()))
+    label = f"{len(plannings)} games, {planners[0].name}"
+    with steps_progress(label, config.episodes * len(plannings), "episodes") as advance:
+        for planner in planners:
+            together = [game for game, planning in plannings.items() if planning.planner == planner]
+            player = agent_player(agent, planner, contexts)
+            note = noting(advance, len(played))
+            played += play(player, together, config.episodes, protocol, config.seed, config.batch, note)
+    return [summarise(game, [p.score for p in played if p.game == game]) for game in plannings]
 
 
 @command
 def main() -> None:
     """Entry point."""
-    evaluate(tyro.cli(EvaluateConfig, prog="python -m jowa.evaluate"))
+    evaluate(parse_options(EvaluateConfig, "python -m jowa.evaluate"))
 
 
 if __name__ == "__main__":

@@ -100,11 +100,14 @@ def episode_generator(seed: int, game: str, episode: int, stream: int) -> np.ran
     return np.random.default_rng((seed, get_game(game).task_id, episode, stream))
 
 
-def noting(advance: Callable[..., None]) -> Callable[[int, int], None]:
-    """What :func:`play` calls to show its progress in a bar (:func:`jowa.progress.steps_progress`)."""
+def noting(advance: Callable[..., None], before: int = 0) -> Callable[[int, int], None]:
+    """What :func:`play` calls to show its progress in a bar (:func:`jowa.progress.steps_progress`).
+
+    ``before``: episodes that the bar counted already.
+    """
 
     def note(finished: int, steps: int) -> None:
-        advance(finished, f"{steps:,} decisions")
+        advance(before + finished, f"{steps:,} decisions")
 
     return note
 

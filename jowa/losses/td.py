@@ -33,7 +33,8 @@ def td_targets(
     step's target is meaningless unless it ends the game: see :func:`td_weights`.
     """
     atoms = torch.linspace(v_min, v_max, target.shape[-1], device=target.device)
-    values = (target @ atoms).masked_fill(~legal[:, None], -math.inf)
+    # Not a matrix product: autocast would round it to bfloat16.
+    values = (target * atoms).sum(dim=-1).masked_fill(~legal[:, None], -math.inf)
     best = values.argmax(dim=-1)
     chosen = target.gather(2, best[:, :, None, None].expand(-1, -1, 1, target.shape[-1]))[:, :, 0]
     successor = torch.cat([chosen[:, 1:], chosen[:, -1:]], dim=1)

@@ -98,4 +98,5 @@ def q_distribution(logits: Tensor) -> Tensor:
 def expectation(probabilities: Tensor, v_min: float, v_max: float) -> Tensor:
     """Q values float32 (..., A) of value distributions (..., A, Z) on evenly spread atoms."""
     atoms = torch.linspace(v_min, v_max, probabilities.shape[-1], device=probabilities.device)
-    return probabilities @ atoms
+    # Not a matrix product: autocast would round Q to bfloat16, and near 7 that is steps of 0.03.
+    return (probabilities * atoms).sum(dim=-1)

@@ -36,6 +36,8 @@ class PlannerConfig:
             raise UsageError(f"beam width is {self.width}, expected at least 1")
         if self.horizon < 0:
             raise UsageError(f"horizon is {self.horizon}, expected at least 0")
+        if not 0.0 <= self.gamma <= 1.0:
+            raise UsageError(f"gamma is {self.gamma}, expected a discount between 0 and 1")
 
 
 @dataclass(frozen=True)

@@ -141,18 +141,20 @@ class Tokenizer(nn.Module):
     def revive_dead_codes(self, frames: Tensor, generator: torch.Generator) -> int:
         """Move codes that ``frames`` uint8 (B, 84, 84) never use onto latents that lack one; returns how many.
 
-        Latents are drawn without replacement, with probabilities proportional to the squared distance to their code,
-        as k-means++ does (Arthur and Vassilvitskii 2007): uniform draws would put most codes on the background.
+        Distinct latents are drawn without replacement, with probabilities proportional to the squared distance to
+        their code (the seeding of k-means++, Arthur and Vassilvitskii 2007, in one draw): uniform draws would put most
+        codes on the background.  Give many frames, or codes of what is rare count as unused.
         """
         latents = self.latents(frames).permute(0, 2, 3, 1).reshape(-1, self.config.code_dim).float()
         tokens = vq_lookup(latents, self.embedding.weight)
         dead = (torch.bincount(tokens, minlength=self.config.vocab_size) == 0).nonzero().flatten()
-        distances = (latents - self.embedding.weight[tokens]).pow(2).sum(1).cpu()
-        count = min(len(dead), int((distances > 0).sum()))
+        distances = (latents - self.embedding.weight[tokens]).pow(2).sum(1)
+        distinct = torch.unique(torch.cat([latents, distances[:, None]], dim=1)[distances > 0], dim=0)
+        count = min(len(dead), len(distinct))
         if count == 0:
             return 0
-        picked = torch.multinomial(distances, count, generator=generator).to(latents.device)
-        self.embedding.weight[dead[:count]] = latents[picked].to(self.embedding.weight.dtype)
+        picked = torch.multinomial(distinct[:, -1].cpu(), count, generator=generator).to(latents.device)
+        self.embedding.weight[dead[:count]] = distinct[picked, :-1].to(self.embedding.weight.dtype)
         return count
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 
-import tyro
-
 from jowa.errors import command
-from jowa.train.config import TrainConfig, get_train_preset
+from jowa.options import parse_options
+from jowa.train.config import TrainConfig, check_split, get_train_preset
 from jowa.train.distributed import process_group
 from jowa.train.folder import begin
 from jowa.train.session import play_and_report, prepare_data, train
@@ -27,6 +26,7 @@ def run(config: TrainConfig) -> None:
     """The whole path for ``config``; what an earlier run finished is reused."""
     config.check()
     with process_group(config.device) as place:
+        check_split(config, place.world)
         if place.is_main:
             begin(config)
             prepare_data(config)
@@ -40,7 +40,7 @@ def run(config: TrainConfig) -> None:
 def main() -> None:
     """Entry point."""
     default = get_train_preset(preset_named_in(sys.argv[1:]))
-    run(tyro.cli(TrainConfig, prog="python -m jowa.train", default=default, description=TrainConfig.__doc__))
+    run(parse_options(TrainConfig, "python -m jowa.train", default=default, description=TrainConfig.__doc__))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ cores within minutes.  :data:`TRAIN_PRESETS` holds the published settings for 40
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -16,7 +17,7 @@ from jowa.errors import UsageError, unknown_name
 from jowa.games import PRETRAINING_GAMES, get_game
 from jowa.model.objective import ObjectiveConfig
 
-DEMO_GAMES = ("Breakout", "Freeway", "Pong")
+DEMO_GAMES = ("Freeway", "Pong")
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class DataConfig:
     """The offline data set."""
 
     path: Path = Path("data/demo")
-    """Folder of the episode store; recorded first if it does not exist."""
+    """Folder of the episode store; recorded first if it does not exist, resumed if it holds less than was asked for,
+    else used as it is."""
     games: tuple[str, ...] = DEMO_GAMES
     """Games to train on, CamelCase as in DQN-Replay."""
     record_steps: int = 40_000
@@ -46,19 +48,20 @@ class StageOneConfig:
     batch_size: int = 12
     """Segments a step over all processes, for the world model."""
     tokenizer_batch: int = 60
-    """Frames a step over all processes, for the tokenizer."""
+    """Frames a step over all processes, for the tokenizer; whole segments are drawn, so rounded down to those."""
     world_from: int = 2200
     """First step at which the world model trains too; 0 as published."""
     tokenizer_learning_rate: float = 2e-3
     """Adam, per step."""
     learning_rate: float = 1e-3
     """AdamW for the world model, per step."""
-    motion_weight: float = 1600.0
+    motion_weight: float = 800.0
     """Extra weight in the reconstruction error of each patch with motion, shared by its moving pixels (a patch at rest
     weighs 196); 0 as published."""
     revive_every: int = 50
-    """Steps between moving unused codes onto poorly coded patches; 0 never, as published."""
-    codebook_from_world: bool = True
+    """Steps between moving unused codes onto poorly coded patches, in the first three quarters of the stage; 0 never,
+    as published."""
+    world_from_codebook: bool = True
     """At the start of the world model, set its frame embedding to a random projection of the codebook, so
     that similar codes start out alike."""
 
@@ -99,6 +102,9 @@ class EvaluationConfig:
 
     episodes: int = 10
     """Episodes a game, for each row of the table; 0 skips evaluation."""
+    planner: Literal["none", "beam"] = "none"
+    """How the saved agent plays unless told otherwise; the table always has both.  The few minutes of ``tiny`` teach
+    its critic to choose, not yet to value imagined frames."""
     width: int = 2
     """Beam width."""
     horizon: int = 1
@@ -120,7 +126,7 @@ class TrainConfig:
     out: Path = Path("runs/demo")
     """Folder for checkpoints, metrics, pictures and the agent; a run found there is resumed."""
     seed: int = 0
-    """Seed of weights, data order and evaluation."""
+    """Seed of weights, data order, evaluation, and of recording where there is no data set yet."""
     device: str = "auto"
     """``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -163,6 +169,18 @@ class TrainConfig:
                 f"model.vocab_size {self.model.vocab_size} and tokenizer.vocab_size {self.tokenizer.vocab_size} "
                 "differ: a model reads the tokens of its own tokenizer"
             )
+        if self.stage1.steps and self.stage1.world_from >= self.stage1.steps:
+            raise UsageError(
+                f"stage1.world_from is {self.stage1.world_from}, but stage 1 ends after {self.stage1.steps} steps: the "
+                "world model would never train in it; lower --stage1.world-from"
+            )
+        if self.model.v_min >= self.model.v_max:
+            raise UsageError(f"model.v_min {self.model.v_min} is not below model.v_max {self.model.v_max}: set one")
+        if self.model.q_init is not None and not self.model.v_min < self.model.q_init < self.model.v_max:
+            raise UsageError(
+                f"model.q_init is {self.model.q_init}, expected between model.v_min {self.model.v_min} and "
+                f"model.v_max {self.model.v_max}: set --model.q-init"
+            )
         if self.evaluation.context + self.evaluation.horizon > self.model.context_steps:
             raise UsageError(
                 f"evaluation context {self.evaluation.context} and horizon {self.evaluation.horizon} exceed the "
@@ -172,32 +190,61 @@ class TrainConfig:
             raise UsageError("the perceptual term needs both --lpips-vgg and --lpips-linear, or neither")
 
 
+def check_split(config: TrainConfig, processes: int) -> None:
+    """Raise :class:`UsageError` for batches that do not divide among ``processes``."""
+    length = config.data.segment_length
+    batches = {
+        "stage1.tokenizer_batch": config.stage1.tokenizer_batch // length,
+        "stage1.batch_size": config.stage1.batch_size,
+        "stage2.batch_size": config.stage2.batch_size,
+    }
+    for name, segments in batches.items():
+        if segments < 1 or segments % processes:
+            unit = f" frames make {segments} segments, which" if name == "stage1.tokenizer_batch" else ""
+            value = config.stage1.tokenizer_batch if unit else segments
+            raise UsageError(
+                f"{name} {value}{unit} cannot be split evenly among {processes} process(es): "
+                f"set --{name.replace('_', '-')} to a multiple of {processes * (length if unit else 1)}"
+            )
+
+
 LEAST = {
     "seed": 0, "checkpoint_every": 1, "log_every": 1, "data.record_steps": 0, "data.segment_stride": 1,
     "stage1.steps": 0, "stage1.batch_size": 1, "stage1.tokenizer_batch": 1, "stage1.world_from": 0,
     "stage1.tokenizer_learning_rate": 0, "stage1.learning_rate": 0, "stage1.motion_weight": 0,
-    "stage1.revive_every": 0, "stage2.steps": 0, "stage2.batch_size": 1, "stage2.learning_rate": 0,
-    "stage2.target_every": 1, "stage2.target_rate": 0, "optimizer.weight_decay": 0, "optimizer.gradient_clip": 0,
+    "stage1.revive_every": 0, "data.record_max_steps": 1, "stage2.steps": 0, "stage2.batch_size": 1,
+    "stage2.learning_rate": 0, "stage2.target_every": 1, "stage2.target_rate": 0,
+    "optimizer.weight_decay": 0, "optimizer.gradient_clip": 1e-6,
     "optimizer.warmup_steps": 0, "optimizer.final_fraction": 0, "model.layers": 1, "model.heads": 1,
     "model.width": 1, "model.vocab_size": 2, "evaluation.episodes": 0, "evaluation.width": 1,
-    "evaluation.horizon": 0, "evaluation.context": 1,
+    "evaluation.horizon": 0, "evaluation.context": 1, "evaluation.max_steps": 1, "model.num_tasks": 60,
+    "model.num_actions": 18, "model.num_atoms": 2, "model.context_steps": 2, "model.q_width": 1, "model.q_ensemble": 1,
+    "model.dropout": 0, "model.q_dropout": 0, "objective.gamma": 0, "objective.cql_weight": 0,
+    "objective.world_weight": 0, "objective.action_noise": 0,
 }  # fmt: skip
 """The least value of each setting that has one."""
 
+MOST = {
+    "stage2.target_rate": 1, "optimizer.final_fraction": 1, "model.dropout": 1, "model.q_dropout": 1,
+    "model.vocab_size": 65_536, "objective.gamma": 1, "objective.action_noise": 1,
+}  # fmt: skip
+"""The largest value of each setting that has one; tokens are stored as uint16."""
+
 
 def _check_ranges(config: TrainConfig) -> None:
-    """Raise :class:`UsageError` for a number that is too small, or a segment stride that skips steps."""
-    for name, least in LEAST.items():
+    """Raise :class:`UsageError` for a number that is too small or large, or a segment stride that skips steps."""
+    for name in LEAST | MOST:
         value: object = config
         for part in name.split("."):
             value = getattr(value, part)
-        if not (isinstance(value, (int, float)) and value >= least):
-            option = name.replace("_", "-")
-            raise UsageError(f"{name} is {value}, expected at least {least}: set --{option}")
-    if config.data.segment_stride > config.data.segment_length:
+        least, most = LEAST.get(name, -math.inf), MOST.get(name, math.inf)
+        if not (isinstance(value, (int, float)) and least <= value <= most):
+            bounds = f"at least {least}" if most == math.inf else f"{least} to {most}"
+            raise UsageError(f"{name} is {value}, expected {bounds}: set --{name.replace('_', '-')}")
+    if config.data.segment_stride >= config.data.segment_length:
         raise UsageError(
-            f"a segment of {config.data.segment_length} steps every {config.data.segment_stride} leaves some out: "
-            "set --data.segment-stride to at most --data.segment-length"
+            f"a segment of {config.data.segment_length} steps every {config.data.segment_stride} leaves out what leads "
+            "from one to the next: set --data.segment-stride below --data.segment-length"
         )
     if config.stage1.steps + config.stage2.steps < 1:
         raise UsageError("no steps to train: set --stage1.steps or --stage2.steps")
@@ -219,14 +266,14 @@ def _published(preset: str) -> TrainConfig:
         objective=ObjectiveConfig(),
         stage1=StageOneConfig(
             steps=250_000, batch_size=512, tokenizer_batch=2048, world_from=0, tokenizer_learning_rate=1e-4,
-            learning_rate=1e-4, motion_weight=0.0, revive_every=0, codebook_from_world=False,
+            learning_rate=1e-4, motion_weight=0.0, revive_every=0, world_from_codebook=False,
         ),
         stage2=StageTwoConfig(
             steps=1_500_000, batch_size=512, learning_rate=5e-5, target_every=1000, target_rate=1.0
         ),
         optimizer=OptimizerConfig(warmup_steps=0, final_fraction=1.0),
         evaluation=EvaluationConfig(
-            episodes=16, width=4, horizon=2, context=4, protocol="published", max_steps=108_000
+            episodes=16, planner="beam", width=4, horizon=2, context=4, protocol="published", max_steps=108_000
         ),
     )  # fmt: skip
 

@@ -55,7 +55,7 @@ class Feed:
         def sampler(batch: int, offset: int) -> SegmentSampler:
             return SegmentSampler(self.index, batch, config.seed * 3 + offset, place.rank, place.world, True)
 
-        self._tokenizer_sampler = sampler(max(place.world, config.stage1.tokenizer_batch // length), 0)
+        self._tokenizer_sampler = sampler(config.stage1.tokenizer_batch // length, 0)
         self._stage1_sampler = sampler(config.stage1.batch_size, 1)
         self._stage2_sampler = sampler(config.stage2.batch_size, 2)
 
@@ -64,8 +64,9 @@ class Feed:
         segments = self.episodes.gather(self.index, self._tokenizer_sampler.indices(step))
         frames = torch.from_numpy(segments.frames).to(self.place.device, non_blocking=True)
         mask = torch.from_numpy(segments.mask).to(self.place.device)
-        # Padding repeats the first frame: shapes stay fixed and no black frame is learned.
-        frames = torch.where(mask[:, :, None, None], frames, frames[:, :1])
+        # Padding repeats the last frame: shapes stay fixed, no black frame is learned and nothing seems to move.
+        last = (mask.sum(1) - 1).clamp_min(0)
+        frames = torch.where(mask[:, :, None, None], frames, frames[torch.arange(len(frames)), last][:, None])
         weights = motion_weights(frames, motion_weight).flatten(0, 1) if motion_weight > 0 else None
         return frames.flatten(0, 1), weights
 

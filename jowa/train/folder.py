@@ -35,6 +35,7 @@ def begin(config: TrainConfig) -> None:
 
     Raises :class:`UsageError` naming the first difference, :class:`CheckpointError` when the settings are damaged.
     """
+    _refuse_strangers(config.out)
     if config.restart:
         clear(config.out)
     remove_leftovers(config.out / CHECKPOINTS)
@@ -53,6 +54,14 @@ def write_settings(config: TrainConfig) -> None:
     if checkpoints(config.out / CHECKPOINTS):
         _check_same(config.out, {DATA_STEPS: _stored(config.out).get(DATA_STEPS, extent)}, {DATA_STEPS: extent})
     atomic_write_text(config.out / SETTINGS, json.dumps(document | {DATA_STEPS: extent}, indent=2) + "\n")
+
+
+def _refuse_strangers(out: Path) -> None:
+    """Raise :class:`UsageError` when ``out`` holds files of other kinds under the names that a run would write."""
+    path = out / SETTINGS
+    foreign = path.exists() and not (out / CHECKPOINTS).exists() and '"stage1"' not in path.read_text(encoding="utf-8")
+    if foreign or (out / "model.safetensors").exists():
+        raise UsageError(f"{out} holds something else than a training run, such as an agent: choose another --out")
 
 
 def clear(out: Path) -> None:

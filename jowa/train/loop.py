@@ -21,6 +21,9 @@ from jowa.train.distributed import Place
 from jowa.train.feed import Feed
 from jowa.train.optim import set_learning_rate, tokenizer_optimizer, world_optimizer
 
+REVIVE_BATCHES = 8
+"""Tokenizer batches in which a code must not occur to count as unused."""
+
 Report = Callable[[int, dict[str, float]], None]
 """Called after a step with its number and its metrics (empty between log intervals)."""
 
@@ -97,11 +100,11 @@ class Trainer:
     def _stage_one_step(self, feed: Feed) -> dict[str, Tensor]:
         settings, step = self.config.stage1, self.step
         assert self._tokenizer_optimizer is not None
-        if settings.codebook_from_world and step == settings.world_from:
+        if settings.world_from_codebook and step == settings.world_from:
             self._embed_codes_alike()
         frames, weights = feed.tokenizer_frames(step, settings.motion_weight)
         if settings.revive_every and step % settings.revive_every == 0 and step < settings.steps * 3 // 4:
-            self._revive_codes(frames)
+            self._revive_codes(torch.cat([feed.tokenizer_frames(step + i, 0.0)[0] for i in range(REVIVE_BATCHES)]))
         with self._autocast:
             parts = self._wrapped_tokenizer(frames, weights)
         set_learning_rate(

@@ -30,7 +30,7 @@ def score(config: TrainConfig, agent: Agent, step: int) -> dict[str, Any]:
     players: dict[str, MakePlayer] = {
         "random": random_player(config.seed),
         "agent": agent_player(agent, dataclasses.replace(planner, name="none"), contexts),
-        "agent + beam search": agent_player(agent, planner, contexts),
+        "agent + beam search": agent_player(agent, dataclasses.replace(planner, name="beam"), contexts),
     }
     games = config.data.games
     for name, player in players.items():

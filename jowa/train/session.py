@@ -15,7 +15,7 @@ from jowa.agent import Agent, Planning
 from jowa.data.record import RecordConfig, record
 from jowa.data.store import EpisodeStore
 from jowa.devices import choose_precision
-from jowa.errors import CheckpointError, DataError
+from jowa.errors import CheckpointError, DataError, UsageError
 from jowa.files import atomic_write_text
 from jowa.pictures import rollout_picture, save_picture
 from jowa.planner import PlannerConfig
@@ -38,14 +38,17 @@ def prepare_data(config: TrainConfig) -> None:
             raise DataError(f"{data.path} does not exist: record it with python -m jowa.record, or set --data.path")
         return
     if _holds_enough(config):
-        print(f"reusing the data set in {data.path}", flush=True)
+        print(f"reusing the data set in {data.path}", flush=True)  # however it was recorded
         return
     games = ", ".join(data.games)
     print(f"recording {data.record_steps:,} agent steps of each of {games} into {data.path}", flush=True)
     settings = RecordConfig(
         data.path, data.games, steps=data.record_steps, max_steps=data.record_max_steps, seed=config.seed
     )
-    print(record(settings).describe(), flush=True)
+    try:
+        print(record(settings).describe(), flush=True)
+    except UsageError as error:
+        raise UsageError(f"{error}; to train on what it holds, set --data.record-steps 0") from error
 
 
 def _holds_enough(config: TrainConfig) -> bool:
@@ -67,7 +70,9 @@ def train(config: TrainConfig, place: Place) -> Agent:
     if trainer.step < trainer.total:
         _run(config, place, trainer)
     planning = Planning(
-        PlannerConfig("beam", config.evaluation.width, config.evaluation.horizon, config.objective.gamma),
+        PlannerConfig(
+            config.evaluation.planner, config.evaluation.width, config.evaluation.horizon, config.objective.gamma
+        ),
         config.evaluation.context,
     )
     precision = choose_precision(config.precision, place.device)

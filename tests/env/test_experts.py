@@ -38,6 +38,29 @@ def test_experts_play_well(game, steps, at_least) -> None:
     assert play(game, "expert", seed=1, steps=steps)[0] >= at_least
 
 
+@pytest.mark.parametrize(("game", "steps", "at_least"), [("Breakout", 400, 6), ("Pong", 900, -14)])
+def test_followers_play_well(game, steps, at_least) -> None:
+    assert play(game, "follower", seed=1, steps=steps)[0] >= at_least
+
+
+@pytest.mark.parametrize(
+    ("game", "ball", "own", "larger", "smaller"),
+    # RIGHT follows a ball to the right; in Pong it moves the paddle up, towards smaller y.
+    [("Breakout", (99, 101), 72, 3, 4), ("Pong", (54, 49), 51, 4, 3)],
+)
+def test_a_follower_goes_by_the_present_frame_alone(game, ball, own, larger, smaller) -> None:
+    policy = make_policy("follower", game)
+    policy.reset(0)
+    follows, flies = ball
+    ram, frame = np.zeros(128, np.uint8), np.zeros((84, 84), np.uint8)
+    ram[own] = 100
+    wanted = []
+    for at, in_play in [(150, 1), (60, 1), (150, 0), (108, 1), (150, 1)]:
+        ram[follows], ram[flies] = at, in_play
+        wanted.append(policy.act(frame, ram))
+    assert wanted == [larger, smaller, 1, 1, larger], "fire when there is no ball or nothing to do"
+
+
 @pytest.mark.parametrize("game", EXPERTS)
 def test_a_seed_decides_what_a_policy_plays(game) -> None:
     first = play(game, "expert:0.3", 5, 60)
@@ -86,6 +109,8 @@ def test_every_game_has_a_mixture_that_can_be_made() -> None:
         ("expert:1.2", "Pong", "between 0 and 1"),
         ("expert:nan", "Pong", "between 0 and 1"),
         ("expert", "Seaquest", "Seaquest has no scripted expert, only Atlantis, Boxing"),
+        ("follower", "Boxing", "Boxing has no scripted follower, only Breakout, Pong"),
+        ("follower:2", "Pong", "between 0 and 1"),
         ("random", "Sequest", "unknown game 'Sequest': did you mean Seaquest"),
     ],
 )
@@ -109,6 +134,8 @@ def test_a_trained_agent_plays_through_the_same_verbs(monkeypatch) -> None:
             calls.append(("took", slots, actions.tolist()))
 
     class Agent:
+        planning = SimpleNamespace(context=8)
+
         @classmethod
         def load(cls, path: str):
             calls.append(("load", path))

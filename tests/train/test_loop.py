@@ -138,7 +138,7 @@ def test_absent_task_embeddings_are_not_waited_for(small_config: Any, run_traine
 
 
 def test_imagined_codes_start_alike_only_when_asked(small_config: Any, alone: Any) -> None:
-    trainers = [Trainer(small_config({"stage1.codebook_from_world": on}), alone) for on in (False, True)]
+    trainers = [Trainer(small_config({"stage1.world_from_codebook": on}), alone) for on in (False, True)]
     plain = weights(trainers[0].model)
     trainers[1]._embed_codes_alike()
     assert same(plain, weights(trainers[0].model))

@@ -16,7 +16,7 @@ import jowa.model.objective
 import jowa.train.config
 from jowa.errors import UsageError
 from jowa.games import PRETRAINING_GAMES
-from jowa.train.config import LEAST, TRAIN_PRESETS, TrainConfig, get_train_preset
+from jowa.train.config import LEAST, MOST, TRAIN_PRESETS, TrainConfig, check_split, get_train_preset
 
 
 @pytest.mark.parametrize("name", ["40M", "70M", "150M"])
@@ -33,7 +33,7 @@ def test_published_presets_have_the_papers_numbers(name: str) -> None:
     assert config.objective.detach_q is False
     assert config.data.games == PRETRAINING_GAMES
     # What this project added is off: no motion weight, revival, late start, warm-up, decay.
-    assert (one.motion_weight, one.revive_every, one.world_from, one.codebook_from_world) == (0.0, 0, 0, False)
+    assert (one.motion_weight, one.revive_every, one.world_from, one.world_from_codebook) == (0.0, 0, 0, False)
     assert (config.optimizer.warmup_steps, config.optimizer.final_fraction) == (0, 1.0)
     model = config.model
     sizes = {"40M": (4, 8, 512, 768, 1), "70M": (6, 12, 768, 1792, 3), "150M": (12, 12, 768, 1792, 3)}
@@ -100,12 +100,16 @@ def as_shown(cls: type, name: str) -> str:
 
 BAD = {
     "a number that is too small": [(name, least - 1, name) for name, least in LEAST.items()],
+    "a number that is too large": [(name, most + 1, name) for name, most in MOST.items()],
     "what does not fit together": [
         ("data.games", (), "games"),
         ("data.games", ("Pong", "Pong"), "each once"),
         ("data.games", ("Pongg",), "did you mean Pong"),
         ("data.segment_length", 5, "segment length"),
-        ("data.segment_stride", 5, "stride"),
+        ("data.segment_stride", 4, "stride"),
+        ("stage1.world_from", 4, "world_from"),
+        ("model.v_min", 10.0, "v_min"),
+        ("model.q_init", 11.0, "q_init"),
         ("model.vocab_size", 64, "vocab_size"),
         ("model.heads", 3, "multiple"),
         ("evaluation.horizon", 4, "horizon"),
@@ -119,3 +123,20 @@ BAD = {
 def test_settings_that_cannot_work_are_refused(small_config: Any, name: str, value: object, named: str) -> None:
     with pytest.raises(UsageError, match=re.escape(named)):
         small_config({name: value}).check()
+
+
+@pytest.mark.parametrize(
+    ("changes", "processes", "named"),
+    [
+        ({}, 3, "stage1.tokenizer_batch 16 frames make 4 segments, which cannot be split evenly among 3 process(es): "
+                "set --stage1.tokenizer-batch to a multiple of 12"),
+        ({"stage1.tokenizer_batch": 3}, 1, "to a multiple of 4"),
+        ({"stage2.batch_size": 6}, 4, "stage2.batch_size 6 cannot be split evenly among 4 process(es)"),
+    ],
+)  # fmt: skip
+def test_batches_must_divide_among_the_processes(
+    small_config: Any, changes: dict[str, int], processes: int, named: str
+) -> None:
+    check_split(small_config(), 4)
+    with pytest.raises(UsageError, match=re.escape(named)):
+        check_split(small_config(changes), processes)

@@ -86,14 +86,15 @@ class NoisyPolicy:
 
 
 class _AgentPolicy:
-    """A trained agent behind the same two verbs: greedy in Q, eight steps of memory; it sees frames only."""
+    """A trained agent behind the same two verbs: greedy in Q, with its own length of memory; it sees frames only."""
 
     def __init__(self, path: str, game: str) -> None:
         # Late and by name: env stands below agent, and recording scripts must not import torch.
         from importlib import import_module
 
         planner = import_module("jowa.planner.plan").PlannerConfig(name="none")
-        self._player: Any = import_module("jowa.agent").Agent.load(path).player([game], planner, 8)
+        agent: Any = import_module("jowa.agent").Agent.load(path)
+        self._player: Any = agent.player([game], planner, agent.planning.context)
 
     def reset(self, seed: int) -> None:
         """See :class:`Policy`."""
