@@ -7,7 +7,7 @@ PYTHON ?= python3
 # A plain install brings CUDA builds (gigabytes) on Linux.  Without a GPU, this avoids them:
 #   make TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu" demo
 TORCH ?= torch==2.13.0
-# Test processes (0: none, in this process), and further arguments, as in: make test ARGS="-k beam"
+# Test processes (0: none, in this process), and further arguments, as in: make test ARGS="-k beam", make demo ARGS=--restart
 WORKERS ?= auto
 ARGS ?=
 
@@ -25,7 +25,7 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: install  ## train a small agent on this machine and watch it play (set-up included)
-	$(BIN)/python -m jowa.train
+	$(BIN)/python -m jowa.train $(ARGS)
 
 # One thread a process: several processes that each use every core slow one another down.
 test: install-dev  ## the tests; no GPU needed
@@ -99,7 +99,7 @@ $(TORCH_STAMP): | $(BIN)/python
 	@touch $@
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "error: $(PYTHON) is missing or older than 3.11; name a newer one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+	  echo "error: $(PYTHON) is missing or not Python 3.11 to 3.13; name such a one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "error: $(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }

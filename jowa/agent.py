@@ -91,12 +91,19 @@ class Agent:
 
         Both weight files name the tokenizer, so that a save that was killed between them is noticed by :meth:`load`.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         metadata = {FINGERPRINT: self.tokenizer.fingerprint()}
         for name, module in (("tokenizer", self.tokenizer), ("model", self.model)):
             tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
-            atomic_write(folder / f"{name}.safetensors", partial(save_file, tensors, metadata=metadata))
+            try:
+                atomic_write(folder / f"{name}.safetensors", partial(save_file, tensors, metadata=metadata))
+            except SafetensorError as error:  # what safetensors makes of a disk that is full
+                raise CheckpointError(
+                    f"the agent could not be written to {folder} ({error}): free some space or choose another folder, "
+                    "then rerun"
+                ) from error
         config = {
             "format": FORMAT,
             "tokenizer": dataclasses.asdict(self.tokenizer.config),

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from jowa.errors import CheckpointError, unknown_name
+from jowa.errors import CheckpointError
 
 FRAME_SIZE = 84
 """Pixels along each side of a frame."""
@@ -111,13 +111,6 @@ PRESETS: dict[str, Preset] = {
     "70M": Preset(TokenizerConfig(), ModelConfig(layers=6, heads=12, width=768, q_width=1792, q_ensemble=3)),
     "150M": Preset(TokenizerConfig(), ModelConfig(layers=12, heads=12, width=768, q_width=1792, q_ensemble=3)),
 }
-
-
-def get_preset(name: str) -> Preset:
-    """The preset called ``name``; :class:`UsageError` if there is none."""
-    if name not in PRESETS:
-        raise unknown_name("preset", name, PRESETS)
-    return PRESETS[name]
 
 
 ConfigType = TypeVar("ConfigType")

@@ -152,11 +152,6 @@ def get_game(name: str) -> Game:
         raise unknown_name("game", name, _BY_NAME) from None
 
 
-def action_mask_table() -> NDArray[np.bool_]:
-    """bool (60, 18): row ``t`` is the legal-action mask of the game whose task id is ``t``."""
-    return np.stack([game.action_mask for game in GAMES])
-
-
 def normalised_score(game: Game, score: float, reference: str = "human") -> float:
     """(score - random) / (reference - random), with ``reference`` "human" (HNS) or "dqn" (DNS).
 

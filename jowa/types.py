@@ -26,7 +26,7 @@ class Episode:
     terminal: bool
     """True when the game ended after the last step, False when the episode was cut off."""
     policy: str
-    """Who played, for example ``expert:noise=0.10``."""
+    """Who played, for example ``expert:0.1``."""
     seed: int
     score: float
     """Sum of the raw, unclipped rewards in game points."""

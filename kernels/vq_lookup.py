@@ -5,43 +5,75 @@ Letters: N latents, V codebook vectors, D width, P pairs of a latent and a code.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 
 PAIRS_AT_ONCE = 1 << 16
 """Pairs rescored in one piece, to bound the memory: some copies of 256 MiB at D = 512."""
+SCORES_AT_ONCE = 1 << 22
+"""Scores in one matrix product: 16 MiB, which also stays in a CPU's cache between product and minimum."""
+TF32, TF32X3 = 2.0**-10, 2.0**-21
+"""Relative rounding of a product of TF32 numbers (10 bits of mantissa), and of one split into three such products."""
 
 
 def vq_lookup(latents: Tensor, codebook: Tensor) -> Tensor:
     """Index of the codebook vector nearest to each latent, by squared Euclidean distance.
 
-    ``latents`` float (N, D), ``codebook`` float (V, D); returns int64 (N,).  Equal to
-    :func:`vq_lookup_reference`: a float32 matrix product narrows the choice, and where rounding could
-    have decided it, the candidates are compared again in float64.  So ties go to the lowest index, and a
-    CPU and a GPU agree.  Raises ValueError when the widths differ.
+    ``latents`` float (N, D), ``codebook`` float (V, D) on one device; returns int64 (N,).  Equal to
+    :func:`vq_lookup_reference`: a fast search narrows the choice, and where rounding could have decided it, the
+    candidates are compared again in float64.  So ties go to the lowest index, and a CPU and a GPU agree.  On a GPU
+    with Triton the fast search is one kernel (:mod:`jowa.kernels.vq_lookup_triton`), else a float32 matrix product.
+    Raises ValueError when widths or devices differ or there is no code.
     """
-    if latents.ndim != 2 or codebook.ndim != 2 or latents.shape[1] != codebook.shape[1]:
+    if latents.ndim != 2 or codebook.ndim != 2 or latents.shape[1] != codebook.shape[1] or len(codebook) == 0:
         raise ValueError(
-            f"latents (N, D) and codebook (V, D) must share D, got {tuple(latents.shape)} and {tuple(codebook.shape)}"
+            f"latents (N, D) and codebook (V, D) must share D, with V at least 1, got {tuple(latents.shape)} and "
+            f"{tuple(codebook.shape)}"
         )
+    if latents.device != codebook.device:
+        raise ValueError(f"latents are on {latents.device} and the codebook on {codebook.device}: move one")
     latents, codebook = latents.detach().float(), codebook.detach().float()
     squares = (codebook * codebook).sum(1)
     with torch.autocast(latents.device.type, enabled=False):
-        # |z|^2 is the same for every code, so only |e|^2 - 2 z.e is compared.
-        scores = torch.addmm(squares, latents, codebook.T, alpha=-2.0)
+        if not _runs_triton(latents):
+            return _by_matrix_product(latents, codebook, squares)
+        from jowa.kernels.vq_lookup_triton import nearest_two_codes
+
+        nearest, lowest, second = nearest_two_codes(latents, codebook, squares)
+        unsure = (second <= lowest + 2 * _rounding(latents, squares, TF32X3)).nonzero()[:, 0]
+        if len(unsure):
+            nearest[unsure] = _by_matrix_product(latents[unsure], codebook, squares)
+        return nearest
+
+
+def _runs_triton(latents: Tensor) -> bool:
+    return latents.is_cuda and find_spec("triton") is not None
+
+
+def _by_matrix_product(latents: Tensor, codebook: Tensor, squares: Tensor) -> Tensor:
+    """int64 (N,): scores as float32 products; what rounding could have decided is settled in float64."""
+    rows = max(1, SCORES_AT_ONCE // len(codebook))
+    if len(latents) > rows:
+        return torch.cat([_by_matrix_product(part, codebook, squares) for part in torch.split(latents, rows)])
+    # |z|^2 is the same for every code, so only |e|^2 - 2 z.e is compared.
+    scores = torch.addmm(squares, latents, codebook.T, alpha=-2.0)
+    coarse = latents.is_cuda and torch.backends.cuda.matmul.allow_tf32
     lowest, nearest = scores.min(dim=1)
-    close = scores <= (lowest + 2 * _rounding(latents, squares))[:, None]
+    close = scores <= (lowest + 2 * _rounding(latents, squares, TF32 if coarse else 0.0))[:, None]
     unsure = (close.sum(1) > 1).nonzero()[:, 0]
     if len(unsure):
         nearest[unsure] = _exact_among(latents[unsure], codebook, close[unsure])
     return nearest
 
 
-def _rounding(latents: Tensor, squares: Tensor) -> Tensor:
-    """float (N,): a bound on the error of a score, from the usual bound for sums of D products."""
-    width, device = latents.shape[1], latents.device
-    coarse = device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
-    unit = 2.0**-24 * (width + 2) + (2.0**-10 if coarse else 0.0)
+def _rounding(latents: Tensor, squares: Tensor, product: float) -> Tensor:
+    """float (N,): a bound on the error of a score, from the usual bound for sums of D products.
+
+    ``product``: what a product's own rounding adds, relative.
+    """
+    unit = 2.0**-24 * (latents.shape[1] + 2) + product
     longest = squares.amax().sqrt()
     return unit * (longest * longest + 2 * longest * latents.norm(dim=1))
 

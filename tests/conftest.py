@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,39 @@ if TYPE_CHECKING:
     from jowa.types import Episode
 
 # Heavy imports happen inside the fixtures: the native core's tests run without torch, under sanitizers.
+
+
+class _Progress:
+    """Prints a line every tenth of the way: how many tests ended, at what rate, how long the rest will take."""
+
+    def __init__(self, reporter: Any) -> None:
+        self.reporter, self.began = reporter, time.monotonic()
+        self.total = self.done = self.printed = 0
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        self.total = len(ids)  # every worker collects all tests and runs a part of them
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.total = self.total or len(session.items)
+
+    def pytest_runtest_logfinish(self) -> None:
+        self.done += 1
+        if (self.done - self.printed) * 10 >= self.total > 0:
+            self.printed = self.done
+            rate = self.done / max(time.monotonic() - self.began, 1e-9)
+            minutes, seconds = divmod(round((self.total - self.done) / rate), 60)
+            self.reporter.ensure_newline()
+            self.reporter.write_line(
+                f"{self.done}/{self.total} tests, {rate:.3g} tests/s, {minutes}:{seconds:02d} left"
+            )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and not hasattr(config, "workerinput"):  # workers do not print
+        config.pluginmanager.register(_Progress(reporter))
 
 
 @pytest.fixture(scope="session")

@@ -116,6 +116,16 @@ def test_a_damaged_config(folder: Path, content: bytes) -> None:
         Agent.load(folder, device="cpu")
 
 
+def test_a_save_that_was_killed_between_the_weights_is_noticed(agent: Agent, folder: Path) -> None:
+    with torch.no_grad():
+        agent.tokenizer.embedding.weight.add_(1)
+    later = folder.parent / "later"
+    agent.save(later)
+    (folder / "tokenizer.safetensors").write_bytes((later / "tokenizer.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match="tokenizer and the model of different agents"):
+        Agent.load(folder, device="cpu")
+
+
 @pytest.mark.parametrize("name", ["tokenizer", "model"])
 def test_damaged_and_missing_weights(folder: Path, name: str) -> None:
     path = folder / f"{name}.safetensors"

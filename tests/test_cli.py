@@ -17,6 +17,8 @@ import zarr
 
 from jowa.train.checkpoint import checkpoints, load_checkpoint
 
+GOLDEN = Path(__file__).parent / "golden"
+
 
 def only_error(done: Any, code: int) -> str:
     """The one line on stderr of a command that ended with ``code``."""
@@ -238,6 +240,31 @@ def test_no_permission_to_write(command: Any, arguments: Any, agent: Path, read_
     for attempt in attempts:
         message = only_error(command(*attempt), 1)
         assert "no permission to write" in message and str(read_only) in message
+
+
+def test_what_converts_or_evaluates_names_a_folder_it_may_not_write(command: Any, read_only: Path) -> None:
+    published = ("--tokenizer", GOLDEN / "tokenizer.pt", "--model", GOLDEN / "JOWA.pt", "--heads", "2")
+    message = only_error(command("jowa.convert", *published, "--out", read_only / "agent"), 1)
+    assert "no permission to write" in message and str(read_only) in message
+
+
+def test_a_full_disk_stops_convert_and_evaluate_with_one_line(command: Any, agent: Path, tmp_path: Path) -> None:
+    published = ("--tokenizer", GOLDEN / "tokenizer.pt", "--model", GOLDEN / "JOWA.pt", "--heads", "2")
+    out = tmp_path / "converted"
+    message = only_error(command("jowa.convert", *published, "--out", out, largest_file=10_000), 1)
+    assert "could not be written" in message and str(out) in message and not (out / "config.json").exists()
+    scores = tmp_path / "scores.json"
+    scores.write_text("{}")
+    play = ("--games", "Freeway", "--episodes", "1", "--planner", "none", "--device", "cpu", "--out", scores)
+    only_error(command("jowa.evaluate", agent, *play, largest_file=600), 1)
+    assert scores.read_text() == "{}"
+
+
+def test_an_agents_folder_is_not_taken_for_a_run(command: Any, arguments: Any, agent: Path) -> None:
+    before = contents(agent)
+    for options in (arguments(out=agent), [*arguments(out=agent), "--restart"]):
+        assert "holds something else than a training run" in only_error(command("jowa.train", *options), 2)
+        assert contents(agent) == before
 
 
 @pytest.fixture

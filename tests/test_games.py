@@ -13,7 +13,6 @@ from jowa.games import (
     GAMES,
     NUM_ACTIONS,
     PRETRAINING_GAMES,
-    action_mask_table,
     get_game,
     normalised_score,
 )
@@ -42,12 +41,6 @@ def test_mask_is_ales_minimal_action_set(game) -> None:
     assert game.legal_actions == tuple(sorted(action.value for action in ale.getMinimalActionSet()))
     assert np.flatnonzero(game.action_mask).tolist() == list(game.legal_actions)
     assert game.action_mask[0], "doing nothing is legal everywhere"
-
-
-def test_mask_table_is_by_task_id() -> None:
-    table = action_mask_table()
-    assert table.shape == (60, 18) and table.dtype == np.bool_
-    assert all(np.array_equal(table[game.task_id], game.action_mask) for game in GAMES)
 
 
 def test_pretraining_and_held_out_games() -> None:

@@ -7,11 +7,12 @@ order; the one writer commits in the order k = 0, 1, 2, ..., so a store always h
 from __future__ import annotations
 
 import errno
+import hashlib
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
@@ -79,7 +80,19 @@ class RecordConfig:
             "max_steps": self.max_steps,
             "policies": list(self.mixture(game)),
             "experts_version": EXPERTS_VERSION,
-        }
+        } | _weights_of_agents(self.mixture(game))
+
+
+def _weights_of_agents(policies: Sequence[str]) -> dict[str, Any]:
+    """SHA-256 of the model of each ``agent:PATH``: trained on, it plays differently under the same name."""
+    digests = {}
+    for spec in policies:
+        kind, _, path = spec.partition(":")
+        weights = Path(path) / "model.safetensors"
+        if kind == "agent" and weights.is_file():
+            with weights.open("rb") as file:
+                digests[spec] = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"agents": digests} if digests else {}
 
 
 @dataclass(frozen=True)

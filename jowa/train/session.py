@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from safetensors import SafetensorError
 from torch.utils.tensorboard import SummaryWriter
 
 from jowa.agent import Agent, Planning
@@ -85,11 +84,8 @@ def train(config: TrainConfig, place: Place) -> Agent:
 def _save_agent(agent: Agent, folder: Path) -> None:
     try:
         agent.save(folder)
-    except SafetensorError as error:  # what safetensors makes of a disk that is full
-        raise CheckpointError(
-            f"the agent could not be written to {folder} ({error}): free some space, then rerun; "
-            "the checkpoints are kept"
-        ) from error
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; the checkpoints are kept") from error
 
 
 def play_and_report(config: TrainConfig, agent: Agent) -> None:

@@ -1,0 +1,37 @@
+"""Which context and width each game is played with."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jowa.agent import Planning
+from jowa.config import PRESETS
+from jowa.evaluate.__main__ import EvaluateConfig, planning_of
+from jowa.planner import PlannerConfig
+
+OWN = Planning(PlannerConfig("none", 3, 1), context=5)
+
+
+def planned(preset: str, game: str, **options: Any) -> tuple[str, int, int, int]:
+    agent: Any = SimpleNamespace(model=SimpleNamespace(config=PRESETS[preset].model), planning=OWN)
+    planning = planning_of(EvaluateConfig(agent="unused", **options), agent, game)  # type: ignore[arg-type]
+    return planning.planner.name, planning.planner.width, planning.planner.horizon, planning.context
+
+
+@pytest.mark.parametrize(
+    ("preset", "game", "width", "context"),  # spec: Planning, the table of contexts and widths
+    [("150M", "Centipede", 4, 6), ("70M", "Centipede", 4, 1), ("40M", "TimePilot", 4, 6), ("150M", "Assault", 2, 4)],
+)
+def test_the_published_protocol_takes_the_papers_settings(preset: str, game: str, width: int, context: int) -> None:
+    assert planned(preset, game, protocol="published", planner="beam", horizon=2) == ("beam", width, 2, context)
+    chosen = planned(preset, game, protocol="published", planner="beam", width=7, context=2)
+    assert chosen == ("beam", 7, 1, 2), "what the call names goes first"
+
+
+def test_otherwise_the_agents_own() -> None:
+    assert planned("150M", "Centipede") == ("none", 3, 1, 5)
+    assert planned("150M", "Pong", protocol="published") == ("none", 3, 1, 5), "the paper has no settings for it"
+    assert planned("tiny", "Centipede", protocol="published") == ("none", 3, 1, 5)

@@ -1,0 +1,40 @@
+"""The Triton kernels where there is no GPU: interpreted, and compiled for A100 and H100."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+
+def run(script: str, cache: Path) -> list[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name(script)],
+        capture_output=True, text=True, check=False, env={**environment, "TRITON_CACHE_DIR": str(cache)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_kernels_agree_with_their_oracles_in_the_interpreter(tmp_path: Path) -> None:
+    assert run("interpreted.py", tmp_path) == [
+        "passed: vq_scores_and_runner_up",
+        "passed: vq_tokens_are_the_oracles_ties_included",
+        "passed: vq_of_nothing_is_nothing",
+    ]
+
+
+@pytest.mark.slow
+def test_kernels_compile_for_the_target_hardware(tmp_path: Path) -> None:
+    lines = run("compiled.py", tmp_path)
+    assert [line.split(",")[0] for line in lines] == [
+        "compiled: vq_lookup for sm_80",
+        "compiled: vq_lookup for sm_90",
+    ]
