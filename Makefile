@@ -18,7 +18,7 @@ TORCH_STAMP := $(VENV)/.torch-$(shell printf '%s' "$(TORCH)" | cksum | cut -d' '
 COMPILED := pyproject.toml setup.py CMakeLists.txt jowa/__init__.py $(wildcard csrc/* csrc/cuda/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types contracts check sanitize dist clean distclean install install-dev
+.PHONY: help demo test lint format types contracts check gpu sanitize dist clean distclean install install-dev
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -51,6 +51,12 @@ check: install-dev  ## lint, types, contracts, test: what CI runs; says where th
 	  $(MAKE) --no-print-directory $$step || { echo "== $$step failed"; exit 1; }; \
 	  report="$$report $$step $$(( $$(date +%s) - start )) s;"; \
 	done; echo "== all passed:$$report"
+
+gpu:  ## on a machine with a GPU, in this $(PYTHON)'s own environment: its tests, conformance, benchmarks
+	$(PYTHON) -m pytest -m gpu tests
+	$(PYTHON) -m jowa.conformance tests/golden --device cuda
+	$(PYTHON) -m jowa.conformance tests/golden --device cuda --dtype bfloat16
+	$(PYTHON) -m pytest benchmarks
 
 # The module is built into a copy of the package, which stands before the installed one on the path.
 sanitize: install-dev  ## the native core's tests under the address and undefined-behaviour sanitizers

@@ -1,4 +1,4 @@
-"""The distributional temporal-difference loss (C51), with the target from the target head alone.
+"""Targets of the distributional temporal-difference loss (C51), from the target head alone.
 
 Letters: B batch, L steps, A actions, Z atoms.
 """
@@ -11,9 +11,6 @@ import torch
 from torch import Tensor
 
 from jowa.kernels.c51_projection import c51_projection
-
-EPSILON = 1e-8
-"""Added to probabilities before the logarithm, as published."""
 
 
 def td_weights(ends: Tensor, mask: Tensor) -> Tensor:
@@ -41,14 +38,3 @@ def td_targets(
     discounts = gamma * (~ends).float()
     projected = c51_projection(successor.flatten(0, 1), rewards.flatten(), discounts.flatten(), v_min, v_max)
     return projected.view_as(successor)
-
-
-def td_loss(probabilities: Tensor, actions: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Mean over weighted steps of -sum m log(p(a) + 1e-8); a float32 scalar.
-
-    ``probabilities`` (B, L, A, Z), ``actions`` int64 (B, L), ``targets`` (B, L, Z), ``weights`` bool (B, L).
-    """
-    taken = probabilities.gather(2, actions[:, :, None, None].expand(-1, -1, 1, probabilities.shape[-1]))[:, :, 0]
-    cross_entropy = -(targets * (taken + EPSILON).log()).sum(dim=-1)
-    weights = weights.to(cross_entropy.dtype)
-    return (cross_entropy * weights).sum() / weights.sum().clamp_min(1)

@@ -5,23 +5,52 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from jowa.kernels import c51_loss_triton as c51
 from jowa.kernels import vq_lookup_triton as vq
 
-POINTER, INTEGER = "*fp32", "i32"
+POINTER, INTEGER, REAL = "*fp32", "i32", "fp32"
 
 
-def vq_kernel() -> ASTSource:
-    constants = {"D": 512, "BLOCK_N": vq.BLOCK_N, "BLOCK_V": vq.BLOCK_V, "BLOCK_D": vq.BLOCK_D}
-    signature = dict.fromkeys(("latents", "codebook", "squares", "lowest", "second"), POINTER)
-    signature |= {"index": "*i32", "count": INTEGER, "codes": INTEGER} | dict.fromkeys(constants, "constexpr")
-    ordered = {name: signature[name] for name in vq.nearest_two.arg_names}
-    return ASTSource(vq.nearest_two, ordered, constants)
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel at the sizes of the 150M preset."""
+
+    name: str
+    function: triton.runtime.JITFunction
+    types: dict[str, str]
+    constants: dict[str, int]
+    warps: int
+    stages: int = 3
+
+    def source(self) -> ASTSource:
+        types = self.types | dict.fromkeys(self.constants, "constexpr")
+        return ASTSource(self.function, {name: types[name] for name in self.function.arg_names}, self.constants)
+
+
+C51 = {"logits": "*bf16", "actions": "*i64", "targets": POINTER, "N": INTEGER}
+C51 |= dict.fromkeys(("v_min", "spacing", "epsilon"), REAL)
+C51_SIZES = {"E": 3, "A": 18, "Z": 51, "BLOCK_A": 32, "BLOCK_Z": 64}
+
+KERNELS = (
+    Kernel(
+        "vq_lookup", vq.nearest_two,
+        dict.fromkeys(("latents", "codebook", "squares", "lowest", "second"), POINTER)
+        | {"index": "*i32", "count": INTEGER, "codes": INTEGER},
+        {"D": 512, "BLOCK_N": vq.BLOCK_N, "BLOCK_V": vq.BLOCK_V, "BLOCK_D": vq.BLOCK_D}, vq.WARPS, vq.STAGES,
+    ),
+    Kernel("c51_loss forward", c51.forward_kernel, C51 | {"td": POINTER, "gap": POINTER}, C51_SIZES, c51.WARPS),
+    Kernel(
+        "c51_loss backward", c51.backward_kernel,
+        C51 | {"td_gradient": POINTER, "gap_gradient": POINTER, "gradient": "*bf16"}, C51_SIZES, c51.WARPS,
+    ),
+)  # fmt: skip
 
 
 def registers_and_spills(ptx: str) -> tuple[int, int]:
@@ -44,10 +73,12 @@ def registers_and_spills(ptx: str) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    for capability, shared in ((80, 163 * 1024), (90, 227 * 1024)):
-        options = {"num_warps": vq.WARPS, "num_stages": vq.STAGES}
-        done = triton.compile(vq_kernel(), target=GPUTarget("cuda", capability, 32), options=options)
-        assert done.metadata.shared <= shared, f"{done.metadata.shared} bytes of shared memory on sm_{capability}"
-        registers, spilled = registers_and_spills(done.asm["ptx"])
-        assert spilled == 0, f"vq_lookup spills {spilled} bytes on sm_{capability}"
-        print(f"compiled: vq_lookup for sm_{capability}, {registers} registers, {done.metadata.shared} bytes shared")
+    for kernel in KERNELS:
+        for capability, most in ((80, 163 * 1024), (90, 227 * 1024)):
+            options = {"num_warps": kernel.warps, "num_stages": kernel.stages}
+            done = triton.compile(kernel.source(), target=GPUTarget("cuda", capability, 32), options=options)
+            name, shared = f"{kernel.name} for sm_{capability}", done.metadata.shared
+            assert shared <= most, f"{name} wants {shared} bytes of shared memory"
+            registers, spilled = registers_and_spills(done.asm["ptx"])
+            assert spilled == 0, f"{name} spills {spilled} bytes"
+            print(f"compiled: {name}, {registers} registers, {shared} bytes shared")

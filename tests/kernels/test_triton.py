@@ -28,6 +28,9 @@ def test_kernels_agree_with_their_oracles_in_the_interpreter(tmp_path: Path) -> 
         "passed: vq_scores_and_runner_up",
         "passed: vq_tokens_are_the_oracles_ties_included",
         "passed: vq_of_nothing_is_nothing",
+        "passed: c51_losses_and_gradients",
+        "passed: c51_in_half_precision",
+        "passed: c51_of_nothing_is_nothing",
     ]
 
 
@@ -35,6 +38,7 @@ def test_kernels_agree_with_their_oracles_in_the_interpreter(tmp_path: Path) -> 
 def test_kernels_compile_for_the_target_hardware(tmp_path: Path) -> None:
     lines = run("compiled.py", tmp_path)
     assert [line.split(",")[0] for line in lines] == [
-        "compiled: vq_lookup for sm_80",
-        "compiled: vq_lookup for sm_90",
+        f"compiled: {kernel} for sm_{capability}"
+        for kernel in ("vq_lookup", "c51_loss forward", "c51_loss backward")
+        for capability in (80, 90)
     ]

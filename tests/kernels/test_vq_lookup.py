@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jowa.kernels import vq_lookup as module
 from jowa.kernels.vq_lookup import vq_lookup, vq_lookup_reference
 
 
@@ -66,3 +67,17 @@ def test_a_gpu_agrees_with_the_cpu(coarse: bool, monkeypatch: pytest.MonkeyPatch
 def test_shapes_that_do_not_fit(shapes) -> None:
     with pytest.raises(ValueError, match="must share D"):
         vq_lookup(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
+
+
+def test_a_codebook_without_codes() -> None:
+    with pytest.raises(ValueError, match="V at least 1"):
+        vq_lookup(torch.zeros(3, 4), torch.zeros(0, 4))
+
+
+def test_many_latents_are_searched_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    latents, codebook = torch.randn(101, 8), torch.randn(20, 8)
+    whole = vq_lookup(latents, codebook)
+    monkeypatch.setattr(module, "SCORES_AT_ONCE", 20 * 7)
+    assert torch.equal(vq_lookup(latents, codebook), whole)
+    assert vq_lookup(latents[:0], codebook).shape == (0,)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from jowa.kernels.c51_projection import c51_projection
-from jowa.losses import conservative_loss, td_loss, td_targets, td_weights
+from jowa.losses import critic_losses, td_targets, td_weights
 
 LOW, HIGH, GAMMA, Z, A = -10.0, 30.0, 0.99, 51, 18
 ATOMS = torch.linspace(LOW, HIGH, Z)
@@ -74,27 +74,43 @@ def test_which_steps_have_a_target(mask, ends, expected) -> None:
     assert found.tolist() == [[bool(one) for one in expected]]
 
 
-def test_loss_step_by_step() -> None:
+def losses(predicted, actions, targets, weights, mask):
+    """Of an ensemble of one, whose logits give the distributions ``predicted``."""
+    return critic_losses(predicted.log()[None], actions, targets, weights, mask, LOW, HIGH)
+
+
+def test_td_step_by_step() -> None:
     torch.manual_seed(2)
     predicted, actions = draw(2, 3), torch.randint(A, (2, 3))
     targets, weights = torch.rand(2, 3, Z).softmax(-1), torch.tensor([[True, False, True], [False, False, True]])
     terms = [
         -(targets[r, s] * (predicted[r, s, actions[r, s]] + 1e-8).log()).sum() for r, s in weights.nonzero().tolist()
     ]
-    torch.testing.assert_close(td_loss(predicted, actions, targets, weights), torch.stack(terms).mean())
-    assert td_loss(predicted, actions, targets, torch.zeros_like(weights)) == 0
+    torch.testing.assert_close(losses(predicted, actions, targets, weights, weights)[0], torch.stack(terms).mean())
+    assert losses(predicted, actions, targets, torch.zeros_like(weights), weights)[0] == 0
+
+
+def test_the_ensemble_is_averaged_as_distributions() -> None:
+    members = torch.stack([draw(1, 2, seed) for seed in range(3)])
+    actions, targets, all_steps = torch.zeros(1, 2).long(), draw(1, 2, 9)[:, :, 0], torch.ones(1, 2).bool()
+    found = critic_losses(members.log(), actions, targets, all_steps, all_steps, LOW, HIGH)
+    expected = losses(members.mean(0), actions, targets, all_steps, all_steps)
+    torch.testing.assert_close(torch.stack(found), torch.stack(expected))
 
 
 def test_a_probability_of_zero_is_finite() -> None:
-    predicted = torch.eye(Z)[0].expand(1, 1, A, Z)
-    loss = td_loss(predicted, torch.zeros(1, 1).long(), torch.eye(Z)[5].view(1, 1, Z), torch.ones(1, 1).bool())
-    assert loss.item() == pytest.approx(-math.log(1e-8), rel=1e-4)
+    predicted, one = torch.eye(Z)[0].expand(1, 1, A, Z), torch.ones(1, 1).bool()
+    td, _ = losses(predicted, torch.zeros(1, 1).long(), torch.eye(Z)[5].view(1, 1, Z), one, one)
+    assert td.item() == pytest.approx(-math.log(1e-8), rel=1e-4)
 
 
-def test_conservative_loss_by_hand() -> None:
-    q = torch.zeros(1, 3, A)
-    q[0, 0, 4], q[0, 1, 4], q[0, 2] = 2.0, 2.0, 99.0
+def test_the_conservative_term_by_hand() -> None:
+    predicted = torch.zeros(1, 3, A, Z)
+    predicted[:] = torch.eye(Z)[15]  # every action is worth 2
+    predicted[0, 0, 4] = predicted[0, 1, 4] = torch.eye(Z)[20]  # and this one 6
     actions, mask = torch.tensor([[4, 0, 0]]), torch.tensor([[True, True, False]])
-    spread = math.log(17 + math.exp(2.0))  # over all 18 actions, legal or not
-    assert conservative_loss(q, actions, mask).item() == pytest.approx(((spread - 2.0) + spread) / 2, rel=1e-5)
-    assert conservative_loss(q, actions, torch.zeros_like(mask)) == 0
+    targets = torch.full((1, 3, Z), 1 / Z)
+    spread = math.log(17 * math.exp(2.0) + math.exp(6.0))  # over all 18 actions, legal or not
+    _, cql = losses(predicted, actions, targets, mask, mask)
+    assert cql.item() == pytest.approx(((spread - 6.0) + (spread - 2.0)) / 2, rel=1e-5)
+    assert losses(predicted, actions, targets, mask, torch.zeros_like(mask))[1] == 0

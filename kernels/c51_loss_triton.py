@@ -1,0 +1,116 @@
+"""The critic's two losses in one pass over its logits, forward and backward, as Triton kernels.
+
+Letters: E ensemble members, N steps, A actions, Z atoms.  Called by :mod:`jowa.kernels.c51_loss`, never directly.
+A program handles one step: its E x A x Z logits are read once forward and twice backward, and nothing of that size but
+the gradient is written.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+WARPS = 4
+
+
+@triton.jit
+def _softmax(logits, member, step, N, A: tl.constexpr, Z: tl.constexpr, rows, columns):
+    """One member's distributions (BLOCK_A, BLOCK_Z); 0 outside A x Z."""
+    inside = (rows < A)[:, None] & (columns < Z)[None, :]
+    at = ((member * N + step).to(tl.int64) * A + rows[:, None]) * Z + columns[None, :]
+    x = tl.load(logits + at, mask=inside, other=float("-inf")).to(tl.float32)
+    x = tl.where((rows < A)[:, None], x, 0.0)  # a row of -inf has no softmax
+    powers = tl.exp(x - tl.max(x, axis=1)[:, None])
+    return tl.where(inside, powers / tl.sum(powers, axis=1)[:, None], 0.0)
+
+
+@triton.jit
+def _mean_and_values(
+    logits, step, N, v_min, spacing, E: tl.constexpr, A: tl.constexpr, Z: tl.constexpr, rows, columns
+):  # fmt: skip
+    """The ensemble's mean distribution (BLOCK_A, BLOCK_Z), Q (BLOCK_A,), the atoms (BLOCK_Z,)."""
+    mean = _softmax(logits, 0, step, N, A, Z, rows, columns)
+    for member in range(1, E):
+        mean += _softmax(logits, member, step, N, A, Z, rows, columns)
+    mean = mean / E
+    atoms = v_min + columns.to(tl.float32) * spacing
+    return mean, tl.sum(mean * atoms[None, :], axis=1), atoms
+
+
+@triton.jit
+def forward_kernel(
+    logits, actions, targets, td, gap, N, v_min, spacing, epsilon,
+    E: tl.constexpr, A: tl.constexpr, Z: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_Z: tl.constexpr,
+):  # fmt: skip
+    """td: -sum m log(p(a) + epsilon); gap: logsumexp of Q over the actions minus Q of the one taken."""
+    step = tl.program_id(0)
+    rows, columns = tl.arange(0, BLOCK_A), tl.arange(0, BLOCK_Z)
+    mean, q, _ = _mean_and_values(logits, step, N, v_min, spacing, E, A, Z, rows, columns)
+    taken = rows == tl.load(actions + step)
+    wanted = tl.load(targets + step * Z + columns, mask=columns < Z, other=0.0)
+    predicted = tl.sum(tl.where(taken[:, None], mean, 0.0), axis=0)
+    tl.store(td + step, -tl.sum(wanted * tl.log(predicted + epsilon), axis=0))
+    q = tl.where(rows < A, q, float("-inf"))
+    highest = tl.max(q, axis=0)
+    spread = highest + tl.log(tl.sum(tl.exp(q - highest), axis=0))
+    tl.store(gap + step, spread - tl.sum(tl.where(taken, q, 0.0), axis=0))
+
+
+@triton.jit
+def backward_kernel(
+    logits, actions, targets, td_gradient, gap_gradient, gradient, N, v_min, spacing, epsilon,
+    E: tl.constexpr, A: tl.constexpr, Z: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_Z: tl.constexpr,
+):  # fmt: skip
+    """The gradient by the logits, from the gradients by each step's td and gap; distributions are computed anew."""
+    step = tl.program_id(0)
+    rows, columns = tl.arange(0, BLOCK_A), tl.arange(0, BLOCK_Z)
+    mean, q, atoms = _mean_and_values(logits, step, N, v_min, spacing, E, A, Z, rows, columns)
+    taken = rows == tl.load(actions + step)
+    wanted = tl.load(targets + step * Z + columns, mask=columns < Z, other=0.0)
+    q = tl.where(rows < A, q, float("-inf"))
+    policy = tl.exp(q - tl.max(q, axis=0))
+    policy = policy / tl.sum(policy, axis=0)
+    by_q = tl.load(gap_gradient + step) * (policy - tl.where(taken, 1.0, 0.0))
+    by_mean = by_q[:, None] * atoms[None, :]
+    by_td = tl.load(td_gradient + step) * wanted[None, :] / (mean + epsilon)
+    by_mean = (by_mean - tl.where(taken[:, None], by_td, 0.0)) / E
+    inside = (rows < A)[:, None] & (columns < Z)[None, :]
+    for member in range(E):
+        own = _softmax(logits, member, step, N, A, Z, rows, columns)
+        by_logits = own * (by_mean - tl.sum(own * by_mean, axis=1)[:, None])
+        at = ((member * N + step).to(tl.int64) * A + rows[:, None]) * Z + columns[None, :]
+        tl.store(gradient + at, by_logits.to(gradient.dtype.element_ty), mask=inside)
+
+
+class FusedC51(torch.autograd.Function):
+    """(td, gap), both float32 (N,), of logits (E, N, A, Z), actions int64 (N,), targets float32 (N, Z)."""
+
+    @staticmethod
+    def forward(
+        context, logits: Tensor, actions: Tensor, targets: Tensor, v_min: float, v_max: float, epsilon: float
+    ) -> tuple[Tensor, Tensor]:
+        """Contiguous inputs on one device."""
+        members, steps, choices, atoms = logits.shape
+        td = torch.empty(steps, dtype=torch.float32, device=logits.device)
+        gap = torch.empty_like(td)
+        numbers = (steps, v_min, (v_max - v_min) / (atoms - 1), epsilon)
+        sizes = (members, choices, atoms, triton.next_power_of_2(choices), triton.next_power_of_2(atoms))
+        if steps:
+            forward_kernel[(steps,)](logits, actions, targets, td, gap, *numbers, *sizes, num_warps=WARPS)
+        context.save_for_backward(logits, actions, targets)
+        context.numbers, context.sizes = numbers, sizes
+        return td, gap
+
+    @staticmethod
+    def backward(context, td_gradient: Tensor, gap_gradient: Tensor):
+        """By the logits alone: targets come from a network that is not trained here."""
+        logits, actions, targets = context.saved_tensors
+        gradient = torch.empty_like(logits)
+        if logits.shape[1]:
+            backward_kernel[(logits.shape[1],)](
+                logits, actions, targets, td_gradient.contiguous(), gap_gradient.contiguous(), gradient,
+                *context.numbers, *context.sizes, num_warps=WARPS,
+            )  # fmt: skip
+        return gradient, None, None, None, None, None
