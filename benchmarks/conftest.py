@@ -57,7 +57,12 @@ def compare() -> Iterator[Comparison]:
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     name = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    document = {"device": name, "date": date, "versions": versions, "rows": comparison.rows}
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    path = RESULTS / f"{slug}-{date}.json"
+    # What another session measured on this day stays, unless it was measured again.
+    measured = {(row["claim"], row["shapes"]) for row in comparison.rows}
+    before = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    rows = [row for row in before if (row["claim"], row["shapes"]) not in measured] + comparison.rows
+    document = {"device": name, "date": date, "versions": versions, "rows": rows}
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{slug}-{date}.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

@@ -61,10 +61,13 @@ def _by_matrix_product(latents: Tensor, codebook: Tensor, squares: Tensor) -> Te
     scores = torch.addmm(squares, latents, codebook.T, alpha=-2.0)
     coarse = latents.is_cuda and torch.backends.cuda.matmul.allow_tf32
     lowest, nearest = scores.min(dim=1)
-    close = scores <= (lowest + 2 * _rounding(latents, squares, TF32 if coarse else 0.0))[:, None]
-    unsure = (close.sum(1) > 1).nonzero()[:, 0]
+    scores.scatter_(1, nearest[:, None], torch.inf)  # the winner out of the way, the runner-up is the minimum
+    within = lowest + 2 * _rounding(latents, squares, TF32 if coarse else 0.0)
+    unsure = (scores.amin(dim=1) <= within).nonzero()[:, 0]
     if len(unsure):
-        nearest[unsure] = _exact_among(latents[unsure], codebook, close[unsure])
+        close = scores[unsure] <= within[unsure, None]
+        close.scatter_(1, nearest[unsure, None], True)
+        nearest[unsure] = _exact_among(latents[unsure], codebook, close)
     return nearest
 
 
