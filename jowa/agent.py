@@ -252,6 +252,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not valid JSON ({error}): restore it or write the agent anew") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} holds no JSON object: restore it or write the agent anew")
+    if "stage1" in config and (folder / "agent" / "config.json").is_file():
+        raise CheckpointError(f"{folder} is a training run, not an agent: its agent is {folder / 'agent'}")
     if config.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} has format {config.get('format')!r}, this version reads {FORMAT}: convert it anew"

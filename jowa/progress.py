@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-LINE_EVERY = 60.0
+LINE_EVERY = 20.0
 """Seconds after which a log (no terminal) gets a line, even if less than a tenth of the way was made."""
 
 
@@ -27,7 +27,7 @@ class _Rate(ProgressColumn):
 
 
 class _Lines:
-    """Progress for a log file: a line every tenth of the way, every minute, and at the end."""
+    """Progress for a log file: a line every tenth of the way, every 20 seconds, and at the end."""
 
     def __init__(self, title: str, total: int, unit: str, start: int, console: Console) -> None:
         self.title, self.total, self.unit, self.start, self.console = title, total, unit, start, console

@@ -248,3 +248,12 @@ def test_the_simple_face_is_the_player(agent: Agent) -> None:
 def test_mistakes_in_the_call(agent: Agent, context, horizon: int, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         agent.player(["Pong", "Breakout"], PlannerConfig("beam", 1, horizon), context)
+
+
+def test_a_runs_folder_is_told_from_its_agents(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    folder.rename(run / "agent")
+    (run / "config.json").write_text('{"preset": "tiny", "stage1": {}}')
+    with pytest.raises(CheckpointError, match=r"is a training run, not an agent: its agent is .*run.agent"):
+        Agent.load(run, device="cpu")

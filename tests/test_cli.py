@@ -243,13 +243,13 @@ def test_no_permission_to_write(command: Any, arguments: Any, agent: Path, read_
 
 
 def test_what_converts_or_evaluates_names_a_folder_it_may_not_write(command: Any, read_only: Path) -> None:
-    published = ("--tokenizer", GOLDEN / "tokenizer.pt", "--model", GOLDEN / "JOWA.pt", "--heads", "2")
+    published = ("--tokenizer", GOLDEN / "tokenizer.pt", "--model", GOLDEN / "JOWA.pt", "--heads", "4")
     message = only_error(command("jowa.convert", *published, "--out", read_only / "agent"), 1)
     assert "no permission to write" in message and str(read_only) in message
 
 
 def test_a_full_disk_stops_convert_and_evaluate_with_one_line(command: Any, agent: Path, tmp_path: Path) -> None:
-    published = ("--tokenizer", GOLDEN / "tokenizer.pt", "--model", GOLDEN / "JOWA.pt", "--heads", "2")
+    published = ("--tokenizer", GOLDEN / "tokenizer.pt", "--model", GOLDEN / "JOWA.pt", "--heads", "4")
     out = tmp_path / "converted"
     message = only_error(command("jowa.convert", *published, "--out", out, largest_file=10_000), 1)
     assert "could not be written" in message and str(out) in message and not (out / "config.json").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -78,6 +79,13 @@ def evaluate(config: EvaluateConfig) -> None:
     path = config.out or config.agent / f"evaluation-{planner.name}-{config.protocol}.json"
     check_writable(path)
     protocol = get_protocol(config.protocol)
+    for game in sorted(set(games) - set(agent.tasks)):
+        known = ", ".join(agent.tasks) or "none"
+        print(f"note: the agent was not trained on {game}, only on: {known}", file=sys.stderr)
+    print(
+        f"playing {config.episodes} episode(s) of {', '.join(games)}, at most {protocol.max_steps:,} agent steps each, "
+        f"planner {planner.name}", flush=True,
+    )  # fmt: skip
     results = _play(config, agent, plannings, protocol)
     contexts = {game: min(p.context, agent.longest_context(p.planner)) for game, p in plannings.items()}
     settings = {
@@ -111,7 +119,7 @@ def _play(config: EvaluateConfig, agent: Agent, plannings: dict[str, Planning], 
     played: list[Played] = []
     contexts = {game: planning.context for game, planning in plannings.items()}
     planners = list(dict.fromkeys(planning.planner for planning in plannings.values()))
-    label = f"{len(plannings)} games, {planners[0].name}"
+    label = f"playing, planner {planners[0].name}"
     with steps_progress(label, config.episodes * len(plannings), "episodes") as advance:
         for planner in planners:
             together = [game for game, planning in plannings.items() if planning.planner == planner]

@@ -21,7 +21,7 @@ from jowa.types import Batch
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """Weights and switches of the joint loss (spec: Losses)."""
+    """Weights and switches of the joint loss (arXiv 2410.00564)."""
 
     gamma: float = 0.99
     """Discount a step."""

@@ -1,4 +1,4 @@
-"""Beam search in imagination, for many roots at once (spec: Planning).
+"""Beam search in imagination, for many roots at once (arXiv 2410.00564).
 
 Letters: R roots, K beam width, C child slots of a level (K at the first, K^2 after), A actions.
 """

@@ -1,4 +1,4 @@
-"""The published encoder and decoder (spec: VQGAN-style, 84 -> 12 -> 6), in which every token sees the frame.
+"""The published encoder and decoder (VQGAN-style, 84 -> 12 -> 6), in which every token sees the frame.
 
 Attribute names follow the released state dicts, so that those load without renaming.
 """

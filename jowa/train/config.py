@@ -30,7 +30,8 @@ class DataConfig:
     games: tuple[str, ...] = DEMO_GAMES
     """Games to train on, CamelCase as in DQN-Replay."""
     record_steps: int = 40_000
-    """Agent steps to record for each game when the store is absent; 0: an absent store is an error."""
+    """Agent steps to record for each game when the store is absent; 0: train on what is there, and an absent store is
+    an error."""
     record_max_steps: int = 3_000
     """Agent steps after which a recorded episode is cut off."""
     segment_length: int = 2

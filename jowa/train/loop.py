@@ -1,4 +1,4 @@
-"""The two stages of training (spec: Losses), one optimizer step after another."""
+"""The two stages of training (arXiv 2410.00564), one optimizer step after another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optimizers and their schedule (spec: Losses, the table of hyperparameters)."""
+"""Optimizers and their schedule (arXiv 2410.00564, table of hyperparameters)."""
 
 from __future__ import annotations
 

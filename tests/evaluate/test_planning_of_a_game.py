@@ -22,7 +22,7 @@ def planned(preset: str, game: str, **options: Any) -> tuple[str, int, int, int]
 
 
 @pytest.mark.parametrize(
-    ("preset", "game", "width", "context"),  # spec: Planning, the table of contexts and widths
+    ("preset", "game", "width", "context"),  # the paper's table of contexts and widths
     [("150M", "Centipede", 4, 6), ("70M", "Centipede", 4, 1), ("40M", "TimePilot", 4, 6), ("150M", "Assault", 2, 4)],
 )
 def test_the_published_protocol_takes_the_papers_settings(preset: str, game: str, width: int, context: int) -> None:

@@ -12,7 +12,7 @@ from jowa.evaluate import aggregate, summarise
 from jowa.evaluate.scores import interquartile_mean_of_games
 from jowa.games import normalised_score
 
-PUBLISHED = {  # spec: Scores, JOWA-150M with planning
+PUBLISHED = {  # the paper's table of scores, JOWA-150M with planning
     "Assault": 1458.6, "Atlantis": 2841262.5, "BeamRider": 2927.0, "Berzerk": 496.9, "Carnival": 4910.0,
     "Centipede": 7117.0, "ChopperCommand": 3925.0, "DemonAttack": 9296.6, "NameThisGame": 9380.0, "Phoenix": 5230.0,
     "Seaquest": 1413.8, "SpaceInvaders": 1036.9, "StarGunner": 53237.5, "TimePilot": 3975.0, "Zaxxon": 331.2,
