@@ -66,7 +66,9 @@ class Feed:
         mask = torch.from_numpy(segments.mask).to(self.place.device)
         # Padding repeats the last frame: shapes stay fixed, no black frame is learned and nothing seems to move.
         last = (mask.sum(1) - 1).clamp_min(0)
-        frames = torch.where(mask[:, :, None, None], frames, frames[torch.arange(len(frames)), last][:, None])
+        frames = torch.where(
+            mask[:, :, None, None], frames, frames[torch.arange(len(frames), device=last.device), last][:, None]
+        )
         weights = motion_weights(frames, motion_weight).flatten(0, 1) if motion_weight > 0 else None
         return frames.flatten(0, 1), weights
 

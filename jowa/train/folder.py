@@ -59,7 +59,7 @@ def write_settings(config: TrainConfig) -> None:
 def _refuse_strangers(out: Path) -> None:
     """Raise :class:`UsageError` when ``out`` holds files of other kinds under the names that a run would write."""
     path = out / SETTINGS
-    foreign = path.exists() and not (out / CHECKPOINTS).exists() and '"stage1"' not in path.read_text(encoding="utf-8")
+    foreign = path.exists() and not (out / CHECKPOINTS).exists() and b'"stage1"' not in path.read_bytes()
     if foreign or (out / "model.safetensors").exists():
         raise UsageError(f"{out} holds something else than a training run, such as an agent: choose another --out")
 
