@@ -200,8 +200,13 @@ py::dict nodes(const BeamSearch& search) {
 
 }  // namespace
 
+void bind_shards(py::module_& module);  // bind_shards.cpp
+
 PYBIND11_MODULE(_native, module) {
-  module.doc() = "The native core of jowa: search trees over NumPy buffers. Use it through jowa.planner.tree.";
+  module.doc() =
+      "The native core of jowa: search trees (use them through jowa.planner.tree) and rows of sharded arrays (through "
+      "jowa.data.rows), over NumPy buffers.";
+  bind_shards(module);
   py::class_<BeamSearch>(module, "BeamTree", "A batch of beam searches; jowa.planner.tree.SearchTree is its contract.")
       .def(py::init(&make), py::arg("num_roots"), py::arg("width"), py::arg("horizon"), py::arg("num_actions"),
            py::arg("gamma"), py::arg("respect_ends"))

@@ -1,4 +1,4 @@
-"""Types of the native core (csrc/bindings.cpp); jowa.planner.tree.SearchTree documents the contract."""
+"""Types of the native core (csrc/).  jowa.planner.tree.SearchTree and jowa.data.rows document the contracts."""
 
 from typing import Any
 
@@ -21,3 +21,32 @@ class BeamTree:
     def best(self) -> tuple[_Int, _Float]: ...
     def beam(self) -> tuple[_Float, _Int, _Bool]: ...
     def nodes(self) -> dict[str, NDArray[Any]]: ...
+
+_Fault = tuple[int, int, str] | None
+
+class RowReader:
+    def __init__(
+        self,
+        folder: str,
+        suffix: str,
+        shard_rows: int,
+        chunk_rows: int,
+        row_bytes: int,
+        zstd: bool,
+        checksum: bool,
+        max_mapped: int,
+    ) -> None: ...
+    def read(self, first: int, count: int, out: NDArray[Any]) -> _Fault: ...
+    def check(self, shard: int, first_chunk: int, chunks: int) -> _Fault: ...
+
+def gather(
+    readers: list[list[RowReader]],
+    outs: list[NDArray[Any]],
+    game: NDArray[np.int32],
+    first: _Int,
+    count: _Int,
+    length: int,
+    threads: int,
+    prefetch: bool,
+) -> tuple[int, int, _Fault] | None: ...
+def crc32c(data: bytes | bytearray | memoryview | NDArray[Any]) -> int: ...

@@ -7,6 +7,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+PARTIAL = ".partial"
+"""Ending of what is not finished yet."""
+
 
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write`` with a temporary path beside ``path``, then put the result in its place.
@@ -15,7 +18,7 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     temporary file is gone.  Raises what ``write`` raises, OSError (disk full, no permission) among it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     os.close(handle)
     temporary = Path(name)
     try:

@@ -77,7 +77,7 @@ def make_sprite_episode() -> Callable[..., Episode]:
 @pytest.fixture(scope="session")
 def sprite_store(tmp_path_factory: pytest.TempPathFactory, make_sprite_episode: Callable[..., Episode]) -> Path:
     """A data set of three games; lengths such that most batches hold padding.  Read only: copy it to change it."""
-    from jowa.data.store import EpisodeWriter
+    from jowa.data.writer import EpisodeWriter
 
     path = tmp_path_factory.mktemp("sprites") / "store"
     with EpisodeWriter.open(path) as writer:

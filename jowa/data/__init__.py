@@ -2,7 +2,8 @@
 
 from jowa.data.loader import InMemoryEpisodes, read_segment
 from jowa.data.segments import SegmentIndex, SegmentSampler
-from jowa.data.store import EpisodeInfo, EpisodeStore, EpisodeWriter
+from jowa.data.store import EpisodeInfo, EpisodeStore
+from jowa.data.writer import EpisodeWriter
 
 __all__ = [
     "EpisodeInfo",

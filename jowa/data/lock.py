@@ -8,11 +8,11 @@ import re
 import shutil
 from pathlib import Path
 
-from jowa.data.schema import PARTIAL
 from jowa.errors import DataError
+from jowa.files import PARTIAL
 
 LOCK_NAME = "writer.lock"
-_TEMPORARY_ROOT = re.compile(r"zarr\.[0-9a-f]{32}" + re.escape(PARTIAL))
+_TEMPORARY_ROOT = re.compile(r"\.?zarr\..*" + re.escape(PARTIAL))
 
 
 def is_blank(folder: Path) -> bool:

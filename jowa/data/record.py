@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from jowa.data.store import EpisodeWriter
+from jowa.data.writer import EpisodeWriter
 from jowa.env.atari import AtariEnv, AtariOptions
 from jowa.env.experts.policies import EXPERTS_VERSION, default_mixture, make_policy
 from jowa.errors import JowaError, UsageError

@@ -1,13 +1,15 @@
 """The documented layout of an episode store (docs/dataset.md), as code: names, types, chunks, checks.
 
 A store is one Zarr v3 hierarchy in a folder.  The root group says what it is; a child group per game
-holds the steps of all its episodes back to back, a table of its episodes, and in its attributes how
-much of both is committed.  Replacing that one small document is what commits an episode.
+holds the steps of all its episodes, a table of its episodes, and in its attributes how much of both is
+committed.  Replacing that one small document is what commits episodes.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +17,41 @@ import numpy as np
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
-from jowa.errors import DataError, UsageError
+from jowa.errors import DataError, UsageError, unknown_name
+from jowa.files import PARTIAL, atomic_write_text
 from jowa.games import NUM_ACTIONS, get_game
 from jowa.types import Episode
 
 SCHEMA = "jowa-episodes"
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)
+"""Versions that this program reads; it writes the last one only."""
 
-FRAMES_PER_CHUNK = 32
-CHUNKS_PER_SHARD = 128
-"""One shard holds 4096 frames: 0.2 to 1.1 MB of scripted play on disk."""
-STEPS_PER_SHARD = FRAMES_PER_CHUNK * CHUNKS_PER_SHARD
+STEPS_PER_SHARD = 16_384
+"""Rows in one file of a step array: 1 to 5 MB of frames on disk."""
+SCALARS_PER_CHUNK = 1024
+TABLE_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the frames of a new store are packed; docs/dataset.md has the measurements behind the choice."""
+
+    frames_per_chunk: int
+    """Frames that are compressed, and so decoded, together; divides :data:`STEPS_PER_SHARD`."""
+    level: int
+    """Of Zstandard; below 0 faster to read and larger."""
+
+
+LAYOUTS = {"default": Layout(16, 1), "fast": Layout(8, -5)}
+
+
+def get_layout(name: str) -> Layout:
+    """The layout called ``name``; :class:`UsageError` if there is none."""
+    if name not in LAYOUTS:
+        raise unknown_name("layout", name, LAYOUTS)
+    return LAYOUTS[name]
+
 
 STEP_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "frames": ("uint8", (84, 84)),
@@ -44,30 +70,31 @@ EPISODE_ARRAYS: dict[str, str] = {
 }
 """Arrays with one row an episode; ``episode_policy`` indexes the group's attribute ``policies``."""
 
-PARTIAL = ".partial"
-"""Ending of what is not finished yet; also what zarr-python gives its temporary files."""
+NUM_EPISODES, NUM_STEPS, NUM_ROWS, POLICIES = "num_episodes", "num_steps", "num_rows", "policies"
+CHECKSUM = "checksum"
+"""Attribute of every document: CRC-32 of all the rest of it, as eight hexadecimal digits."""
 
-NUM_EPISODES, NUM_STEPS, POLICIES = "num_episodes", "num_steps", "policies"
 
-
-def create_game_group(root: zarr.Group, path: Path, game: str) -> zarr.Group:
+def create_game_group(path: Path, game: str, layout: Layout) -> None:
     """A new, empty group for ``game`` in the store at ``path``; it appears whole or not at all."""
-    unfinished = game + PARTIAL
-    group = root.create_group(unfinished, overwrite=True)
+    unfinished = path / (get_game(game).name + PARTIAL)
+    group = zarr.create_group(unfinished, zarr_format=3, overwrite=True)
     for name, (dtype, row) in STEP_ARRAYS.items():
-        chunk = (FRAMES_PER_CHUNK if row else STEPS_PER_SHARD, *row)
-        _create_array(group, name, dtype, chunk, (STEPS_PER_SHARD, *row))
+        chunk = (layout.frames_per_chunk if row else SCALARS_PER_CHUNK, *row)
+        create_array(group, name, dtype, chunk, (STEPS_PER_SHARD, *row), layout.level)
     for name, dtype in EPISODE_ARRAYS.items():
-        _create_array(group, name, dtype, (1024,), None)
-    group.update_attributes({NUM_EPISODES: 0, NUM_STEPS: 0, POLICIES: []})
-    (path / unfinished).rename(path / game)
-    return zarr.open_group(path / game, mode="r+", zarr_format=3)
+        create_array(group, name, dtype, (TABLE_CHUNK,), None, layout.level)
+    group.update_attributes({NUM_EPISODES: 0, NUM_STEPS: 0, NUM_ROWS: 0, POLICIES: []})
+    for document in unfinished.rglob("zarr.json"):
+        write_document(document, read_document(document, str(path)))
+    unfinished.rename(path / game)
 
 
-def _create_array(
-    group: zarr.Group, name: str, dtype: str, chunk: tuple[int, ...], shard: tuple[int, ...] | None
+def create_array(
+    group: zarr.Group, name: str, dtype: str, chunk: tuple[int, ...], shard: tuple[int, ...] | None, level: int = 1
 ) -> None:
-    compressors: list[ZstdCodec | Crc32cCodec] = [ZstdCodec(level=1), Crc32cCodec()]
+    """An empty array whose rows grow along the first axis, with the codecs of this schema."""
+    compressors: list[ZstdCodec | Crc32cCodec] = [ZstdCodec(level=level), Crc32cCodec()]
     index_codecs: list[BytesCodec | Crc32cCodec] = [BytesCodec(), Crc32cCodec()]
     sharding = ShardingCodec(chunk_shape=chunk, codecs=[BytesCodec(), *compressors], index_codecs=index_codecs)
     group.create_array(
@@ -97,6 +124,34 @@ def read_document(path: Path, what: str) -> dict[str, Any]:
     return document
 
 
+def checksum(document: dict[str, Any]) -> str:
+    """The :data:`CHECKSUM` that belongs into ``document``."""
+    attributes = {key: value for key, value in document.get("attributes", {}).items() if key != CHECKSUM}
+    text = json.dumps(document | {"attributes": attributes}, sort_keys=True)
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+def write_document(path: Path, document: dict[str, Any]) -> None:
+    """Replace the ``zarr.json`` at ``path`` atomically; its checksum is set to the right one."""
+    attributes = document.get("attributes", {}) | {CHECKSUM: checksum(document)}
+    atomic_write_text(path, json.dumps(document | {"attributes": attributes}, indent=2) + "\n")
+
+
+def read_sealed(path: Path, what: str) -> dict[str, Any]:
+    """:func:`read_document`, and its checksum must hold."""
+    document = read_document(path, what)
+    if document.get("attributes", {}).get(CHECKSUM) != checksum(document):
+        raise DataError(f"{path} is damaged (its checksum is wrong): restore it from a copy")
+    return document
+
+
+def set_rows(array: Path, rows: int) -> None:
+    """Make the array in the folder ``array`` have ``rows`` rows.  Its files stay: what lies behind is overwritten."""
+    document = read_document(array / "zarr.json", str(array))
+    if document["shape"][0] != rows:
+        write_document(array / "zarr.json", document | {"shape": [rows, *document["shape"][1:]]})
+
+
 def check_root(path: Path) -> dict[str, Any]:
     """The root attributes of the store at ``path``.
 
@@ -107,27 +162,35 @@ def check_root(path: Path) -> dict[str, Any]:
     attributes: dict[str, Any] = read_document(path / "zarr.json", f"the data set {path}").get("attributes", {})
     if attributes.get("schema") != SCHEMA:
         raise DataError(f"{path} has schema {attributes.get('schema')!r}: expected {SCHEMA!r}; choose another folder")
-    if attributes.get("version") != VERSION:
+    if attributes.get("version") not in READABLE:
         raise DataError(
-            f"{path} has schema version {attributes.get('version')!r}: this program reads version {VERSION}; "
-            "use the matching release of jowa, or record the data set anew"
+            f"{path} has schema version {attributes.get('version')!r}: this program reads versions "
+            f"{' and '.join(map(str, READABLE))}; use the matching release of jowa, or record the data set anew"
         )
-    return attributes
+    if attributes["version"] > 1:
+        read_sealed(path / "zarr.json", f"the data set {path}")
+    return {key: value for key, value in attributes.items() if key != CHECKSUM}
 
 
-def check_game(path: Path, game: str) -> dict[str, Any]:
+def check_game(path: Path, game: str, version: int = VERSION) -> dict[str, Any]:
     """The commit attributes of ``game``; :class:`DataError` when they are damaged."""
-    document = path / game / "zarr.json"
-    attributes: dict[str, Any] = read_document(document, f"game {game} of {path}").get("attributes", {})
-    episodes, steps, policies = (attributes.get(key) for key in (NUM_EPISODES, NUM_STEPS, POLICIES))
-    if not (isinstance(episodes, int) and isinstance(steps, int) and isinstance(policies, list)):
-        raise DataError(f"{document} lacks {NUM_EPISODES}, {NUM_STEPS} or {POLICIES}: restore it from a copy")
-    return attributes
+    document, what = path / game / "zarr.json", f"game {game} of {path}"
+    read = read_document if version == 1 else read_sealed
+    attributes: dict[str, Any] = read(document, what).get("attributes", {})
+    if version == 1:  # which had no rows between episodes
+        attributes = attributes | {NUM_ROWS: attributes.get(NUM_STEPS)}
+    numbers, policies = [attributes.get(key) for key in (NUM_EPISODES, NUM_STEPS, NUM_ROWS)], attributes.get(POLICIES)
+    if not (all(isinstance(number, int) and number >= 0 for number in numbers) and isinstance(policies, list)):
+        raise DataError(
+            f"{document} lacks {NUM_EPISODES}, {NUM_STEPS}, {NUM_ROWS} or {POLICIES}: restore it from a copy"
+        )
+    return {key: attributes[key] for key in (NUM_EPISODES, NUM_STEPS, NUM_ROWS, POLICIES)}
 
 
 def game_names(path: Path) -> list[str]:
     """The games that have a group in the store at ``path``, alphabetically; half-made ones do not count."""
-    names = sorted(e.name for e in path.iterdir() if e.is_dir() and not e.name.endswith(PARTIAL))
+    folders = (entry.name for entry in path.iterdir() if entry.is_dir())
+    names = sorted(name for name in folders if not name.endswith(PARTIAL) and not name.startswith("."))
     for name in names:
         if not (path / name / "zarr.json").is_file():
             raise DataError(f"{path / name} has no zarr.json: restore it from a copy, or move that folder away")
@@ -138,10 +201,9 @@ def game_names(path: Path) -> list[str]:
     return names
 
 
-def shard_file(path: Path, game: str, array: str, shard: int) -> Path:
-    """Where shard (or plain chunk) number ``shard`` of an array lies."""
-    trailing = len(STEP_ARRAYS[array][1]) if array in STEP_ARRAYS else 0
-    return path.joinpath(game, array, "c", str(shard), *["0"] * trailing)
+def shard_file(array: Path, shard: int, axes: int) -> Path:
+    """Where shard (or plain chunk) number ``shard`` of an array with ``axes`` axes lies."""
+    return array.joinpath("c", str(shard), *["0"] * (axes - 1))
 
 
 def check_episode(episode: Episode) -> None:

@@ -1,21 +1,21 @@
-"""The episode store: whole episodes of Atari play in plain Zarr v3.  Layout and promises: docs/dataset.md."""
+"""The episode store, for reading: whole episodes of Atari play in Zarr v3.  Layout and promises: docs/dataset.md."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from jowa.data import lock as locking
 from jowa.data import schema
-from jowa.data.schema import EPISODE_ARRAYS, NUM_EPISODES, NUM_STEPS, POLICIES, STEP_ARRAYS
+from jowa.data.arrays import ArrayInfo, Damage, Rows
+from jowa.data.remote import Mirror, is_remote
+from jowa.data.schema import EPISODE_ARRAYS, NUM_EPISODES, NUM_ROWS, NUM_STEPS, POLICIES, STEP_ARRAYS
 from jowa.errors import DataError, UsageError
 from jowa.games import get_game
 from jowa.types import Episode
@@ -26,7 +26,7 @@ class EpisodeInfo:
     """One row of a game's episode table."""
 
     offset: int
-    """Index of the episode's first step in the game's step arrays."""
+    """Row of the episode's first step in the game's step arrays."""
     length: int
     """Agent steps."""
     terminal: bool
@@ -40,27 +40,45 @@ class EpisodeInfo:
 class EpisodeStore:
     """A store opened for reading: a snapshot of what was committed when it was opened."""
 
-    def __init__(self, path: Path, attributes: dict[str, Any], committed: dict[str, dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        attributes: dict[str, Any],
+        committed: dict[str, dict[str, Any]],
+        native: bool = True,
+        mirror: Mirror | None = None,
+    ) -> None:
         """Use :meth:`open`."""
         self.path = path
+        """The folder; of a remote store the local folder that its shards are fetched into."""
         self.attributes = attributes
         """The root group's attributes: schema, version, how the data were recorded."""
         self._committed = committed
+        self._native = native
+        self._mirror = mirror
         self._arrays: dict[tuple[str, str], zarr.Array[Any]] = {}
+        self._rows: dict[tuple[str, str], Rows] = {}
+        self._tables: dict[str, dict[str, NDArray[Any]]] = {}
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> EpisodeStore:
-        """Open the store at ``path``.
+    def open(
+        cls, path: str | os.PathLike[str], native: bool = True, cache: str | os.PathLike[str] | None = None
+    ) -> EpisodeStore:
+        """Open the store at ``path``, a folder or any address that fsspec knows (``gs://bucket/store``).
 
-        Raises :class:`DataError` when it is missing, empty, damaged, or of another schema version.
+        The shards of a remote store are fetched when they are first needed, into ``cache`` (default:
+        ``~/.cache/jowa``).  ``native=False`` reads through zarr-python: slow, and the oracle of the fast way.
+        Raises :class:`DataError` when the store is missing, empty, damaged, or of another schema version.
         """
-        folder = Path(path)
+        mirror = Mirror.open(str(path), cache) if is_remote(path) else None
+        folder = Path(path) if mirror is None else mirror.folder
         attributes = schema.check_root(folder)
-        committed = {name: schema.check_game(folder, name) for name in schema.game_names(folder)}
+        version = attributes["version"]
+        committed = {name: schema.check_game(folder, name, version) for name in schema.game_names(folder)}
         committed = {name: counts for name, counts in committed.items() if counts[NUM_EPISODES]}
         if not committed:
-            raise DataError(f"the data set {folder} holds no finished episode: record some with python -m jowa.record")
-        return cls(folder, attributes, committed)
+            raise DataError(f"the data set {path} holds no finished episode: record some with python -m jowa.record")
+        return cls(folder, attributes, committed, native, mirror)
 
     @property
     def games(self) -> tuple[str, ...]:
@@ -71,6 +89,10 @@ class EpisodeStore:
         """Committed agent steps of ``game``."""
         return int(self._counts(game)[NUM_STEPS])
 
+    def num_rows(self, game: str) -> int:
+        """Rows of the step arrays of ``game``: its steps, and what lies unused between blocks of episodes."""
+        return int(self._counts(game)[NUM_ROWS])
+
     def num_episodes(self, game: str) -> int:
         """Committed episodes of ``game``."""
         return int(self._counts(game)[NUM_EPISODES])
@@ -78,17 +100,29 @@ class EpisodeStore:
     def table(self, game: str) -> dict[str, NDArray[Any]]:
         """The columns of the episode table, each (episodes,): offset, length, terminal, seed, score, policy.
 
-        Raises :class:`DataError` when the table is damaged or contradicts itself.
+        Offsets ascend, and episodes do not overlap.  Raises :class:`DataError` when the table is damaged or
+        contradicts itself.
         """
+        if game not in self._tables:
+            self._tables[game] = self._read_table(game)
+        return self._tables[game]
+
+    def _read_table(self, game: str) -> dict[str, NDArray[Any]]:
         count = self.num_episodes(game)
         columns = {
             name.removeprefix("episode_"): self._read_array(game, name, 0, count, "the episode table")
             for name in EPISODE_ARRAYS
         }
         lengths, offsets = columns["length"], columns["offset"]
-        expected = np.concatenate([[0], np.cumsum(lengths)])
         policies = self._counts(game)[POLICIES]
-        whole = np.array_equal(offsets, expected[:-1]) and expected[-1] == self.num_steps(game) and lengths.min() > 0
+        ends = offsets + lengths
+        whole = (
+            lengths.min() > 0
+            and offsets[0] >= 0
+            and (ends[:-1] <= offsets[1:]).all()
+            and ends[-1] <= self.num_rows(game)
+            and lengths.sum() == self.num_steps(game)
+        )
         if not whole or int(columns["policy"].max()) >= len(policies):
             raise DataError(
                 f"the episode table of {game} in {self.path} contradicts {game}/zarr.json: "
@@ -116,7 +150,7 @@ class EpisodeStore:
     def read(
         self, game: str, start: int, stop: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
-        """Steps ``start`` to ``stop`` (exclusive) of ``game``, across episodes.
+        """Rows ``start`` to ``stop`` (exclusive) of the step arrays of ``game``; an episode's begin at its offset.
 
         Returns frames uint8 (n, 84, 84), actions uint8 (n,), rewards float32 (n,) in [-1, 1].
         Raises :class:`DataError` naming the file and the episode when a chunk is missing or damaged.
@@ -131,10 +165,40 @@ class EpisodeStore:
         """The actions and rewards of :meth:`read` alone."""
         return self._read_steps(game, "actions", start, stop), self._read_steps(game, "rewards", start, stop)
 
+    def rows(self, game: str, name: str) -> Rows:
+        """The fast reader of the step array ``name`` (frames, actions, rewards) of ``game``."""
+        if (game, name) not in self._rows:
+            info = ArrayInfo.read(self.path / game / name, self.attributes["version"] > 1)
+            expected = schema.STEP_ARRAYS[name]
+            if (info.dtype.name, info.row_shape) != expected or info.rows < self.num_rows(game):
+                raise DataError(
+                    f"{info.folder} holds {info.rows} rows of {info.dtype} {info.row_shape}: expected at least "
+                    f"{self.num_rows(game)} of {expected[0]} {expected[1]}; restore it from a copy"
+                )
+            self._rows[game, name] = Rows(info)
+        return self._rows[game, name]
+
+    def fetch(self, game: str, name: str, first: NDArray[np.int64], stop: NDArray[np.int64]) -> None:
+        """Bring the shards of a remote store that hold the rows [first, stop) into the cache; no-op for a local one."""
+        if self._mirror is not None:
+            info = self.rows(game, name).info
+            shards = np.unique(np.concatenate([first // info.shard_rows, (stop - 1) // info.shard_rows]))
+            self._mirror.fetch([info.shard_file(int(shard)) for shard in shards])
+
     def _read_steps(self, game: str, name: str, start: int, stop: int) -> NDArray[Any]:
-        if not 0 <= start <= stop <= self.num_steps(game):
-            raise UsageError(f"steps {start} to {stop} of {game}: it has {self.num_steps(game)}")
-        return self._read_array(game, name, start, stop, f"steps {start} to {stop}")
+        if not 0 <= start <= stop <= self.num_rows(game):
+            raise UsageError(f"steps {start} to {stop} of {game}: its arrays have {self.num_rows(game)} rows")
+        if start == stop or not self._native:
+            return self._read_array(game, name, start, stop, f"steps {start} to {stop}")
+        rows = self.rows(game, name)
+        if self._mirror is not None:
+            step = rows.info.shard_rows
+            firsts = np.arange(start // step * step, stop, step, dtype=np.int64)
+            self.fetch(game, name, firsts, firsts + step)
+        found = rows.read(start, stop)
+        if isinstance(found, Damage):
+            raise self.damaged(game, found)
+        return found
 
     def _counts(self, game: str) -> dict[str, Any]:
         if game not in self._committed:
@@ -145,11 +209,13 @@ class EpisodeStore:
     def _open_array(self, game: str, name: str) -> zarr.Array[Any]:
         if (game, name) not in self._arrays:
             place = self.path / game / name
+            if self.attributes["version"] > 1:
+                schema.read_sealed(place / "zarr.json", str(place))
             try:
                 array = zarr.open_array(place, mode="r", zarr_format=3)
             except Exception as error:  # whatever zarr makes of a missing or mangled document
                 raise DataError(f"{place} is damaged ({_first_line(error)}): restore it from a copy") from None
-            rows = self.num_episodes(game) if name in EPISODE_ARRAYS else self.num_steps(game)
+            rows = self.num_episodes(game) if name in EPISODE_ARRAYS else self.num_rows(game)
             if array.shape[0] < rows:
                 raise DataError(f"{place} is truncated: it has {array.shape[0]} rows, expected {rows}; restore a copy")
             self._arrays[game, name] = array
@@ -157,194 +223,41 @@ class EpisodeStore:
 
     def _read_array(self, game: str, name: str, start: int, stop: int, where: str) -> NDArray[Any]:
         array = self._open_array(game, name)
-        for piece in self._pieces(array, start, stop):  # zarr would read an absent or empty file as zeros
-            file = schema.shard_file(self.path, game, name, piece.start // _rows_per_file(array))
+        axes = array.ndim
+        size = int((array.shards or array.chunks)[0])
+        pieces = [slice(at, min(stop, at + size)) for at in range(start // size * size, stop, size)]
+        for piece in pieces:  # zarr would read an absent or empty file as zeros
+            file = schema.shard_file(self.path / game / name, piece.start // size, axes)
             if not file.is_file() or file.stat().st_size == 0:
-                raise self._damage(game, name, piece, file, "the file is missing or empty")
+                raise self.damaged(game, Damage(file, piece.start, piece.stop, "the file is missing or empty"), name)
         try:
             return np.asarray(array[start:stop])
         except Exception as error:  # codecs raise ValueError, RuntimeError, zstd's own errors, OSError
-            for piece in self._pieces(array, start, stop):
+            for piece in pieces:
                 try:
-                    array[piece]
+                    array[max(start, piece.start) : piece.stop]
                 except Exception as cause:
-                    file = schema.shard_file(self.path, game, name, piece.start // _rows_per_file(array))
-                    raise self._damage(game, name, piece, file, _first_line(cause)) from None
+                    file = schema.shard_file(self.path / game / name, piece.start // size, axes)
+                    damage = Damage(file, piece.start, piece.stop, _first_line(cause))
+                    raise self.damaged(game, damage, name) from None
             raise DataError(f"{where} of {game} in {self.path} could not be read: {_first_line(error)}") from None
 
-    @staticmethod
-    def _pieces(array: zarr.Array[Any], start: int, stop: int) -> Iterator[slice]:
-        """The parts of [start, stop) that lie in one chunk each, so that an error can name the place."""
-        rows, first = array.chunks[0], start
-        while first < stop:
-            last = min(stop, (first // rows + 1) * rows)
-            yield slice(first, last)
-            first = last
-
-    def _damage(self, game: str, name: str, piece: slice, file: Path, reason: str) -> DataError:
-        episode = ""
+    def damaged(self, game: str, damage: Damage, name: str = "frames") -> DataError:
+        """The error for ``damage`` in an array of ``game``: it names the file and the episodes that suffer."""
+        episodes = ""
         if name in STEP_ARRAYS:
             with contextlib.suppress(DataError):
-                lengths = self._read_array(game, "episode_length", 0, self.num_episodes(game), "")
-                first, last = np.searchsorted(np.cumsum(lengths), (piece.start, piece.stop - 1), side="right")
-                episode = f" (episode {first})" if first == last else f" (episodes {first} to {last})"
+                table = self.table(game)
+                hit = np.flatnonzero(
+                    (table["offset"] < damage.stop) & (table["offset"] + table["length"] > damage.first)
+                )
+                if len(hit):
+                    episodes = f" (episode {hit[0]})" if len(hit) == 1 else f" (episodes {hit[0]} to {hit[-1]})"
         return DataError(
-            f"{file} is damaged at steps {piece.start} to {piece.stop} of {game}{episode}: {reason}; "
-            "restore the file from a copy, or record this game anew"
+            f"{damage.file} is damaged at steps {damage.first} to {damage.stop} of {game}{episodes}: {damage.reason}; "
+            "restore the file from a copy, or make this game's data anew"
         )
-
-
-def _rows_per_file(array: zarr.Array[Any]) -> int:
-    return int((array.shards or array.chunks)[0])
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-class EpisodeWriter:
-    """Appends whole episodes to a store; one writer at a time.
-
-    An episode is committed by one atomic replacement of ``<game>/zarr.json``; before that moment no
-    reader sees any of it, and a writer that opens the store later overwrites what was left behind.
-    """
-
-    def __init__(self, path: Path, root: zarr.Group, lock: int) -> None:
-        """Use :meth:`open`."""
-        self.path = path
-        self._root = root
-        self._lock = lock
-        self._groups: dict[str, zarr.Group] = {}
-        self._committed: dict[str, dict[str, Any]] = {}
-
-    @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> EpisodeWriter:
-        """Create the store at ``path``, or resume it.
-
-        Raises :class:`DataError` when the folder holds something else, a damaged store, another schema
-        version, or when another writer is at work; OSError when the folder cannot be written.
-        """
-        folder = Path(path)
-        if folder.exists() and not folder.is_dir():
-            raise DataError(f"{folder} is a file: choose a folder for the data set")
-        if not locking.is_blank(folder):
-            schema.check_root(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = locking.take_lock(folder)
-        try:
-            is_blank = locking.is_blank(folder)  # looked at again: another writer may just have finished
-            locking.remove_leftovers(folder)
-            if is_blank:
-                attributes: dict[str, Any] = {"schema": schema.SCHEMA, "version": schema.VERSION}
-                zarr.create_group(folder, zarr_format=3, attributes=attributes)
-            writer = cls(folder, zarr.open_group(folder, mode="r+", zarr_format=3), lock)
-            for name in schema.game_names(folder):
-                writer._resume(name)
-        except BaseException:
-            os.close(lock)
-            raise
-        return writer
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """The root attributes (a copy)."""
-        return dict(self._root.attrs)
-
-    def update_attributes(self, values: dict[str, Any]) -> None:
-        """Merge ``values`` (JSON types) into the root attributes, atomically."""
-        if {"schema", "version"} & values.keys():
-            raise UsageError("schema and version of a data set are fixed: choose other attribute names")
-        self._root.update_attributes(values)  # one write; `attrs.update` would make one per key
-
-    def num_episodes(self, game: str) -> int:
-        """Committed episodes of ``game``; 0 for a game that the store does not have yet."""
-        return self._count(game, NUM_EPISODES)
-
-    def num_steps(self, game: str) -> int:
-        """Committed agent steps of ``game``."""
-        return self._count(game, NUM_STEPS)
-
-    def append(self, episode: Episode) -> None:
-        """Write and commit one episode.
-
-        Raises :class:`DataError` for arrays that break the schema, OSError when the disk is full;
-        in both cases the store keeps exactly the episodes it had.
-        """
-        schema.check_episode(episode)
-        group = self._groups[episode.game] if episode.game in self._groups else self._create(episode.game)
-        first, count = self.num_steps(episode.game), self.num_episodes(episode.game)
-        policies: list[str] = list(self._committed[episode.game][POLICIES])
-        if episode.policy not in policies:
-            policies.append(episode.policy)
-        row = {
-            "episode_offset": first,
-            "episode_length": len(episode),
-            "episode_terminal": episode.terminal,
-            "episode_seed": episode.seed,
-            "episode_score": episode.score,
-            "episode_policy": policies.index(episode.policy),
-        }
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            for name in STEP_ARRAYS:
-                _write_rows(group, name, first, getattr(episode, name))
-            for name, value in row.items():
-                _write_rows(group, name, count, np.array([value], dtype=EPISODE_ARRAYS[name]))
-        self._commit(episode.game, {NUM_EPISODES: count + 1, NUM_STEPS: first + len(episode), POLICIES: policies})
-
-    def close(self) -> None:
-        """Let go of the lock; closing twice is fine."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _count(self, game: str, key: str) -> int:
-        return int(self._committed[game][key]) if game in self._committed else 0
-
-    def _commit(self, game: str, counts: dict[str, Any]) -> None:
-        try:
-            self._groups[game].update_attributes(counts)  # one write; `attrs.update` would make one per key
-        except BaseException:
-            # zarr changed its copy in memory before it failed to write: forget that copy.
-            self._groups[game] = zarr.open_group(self.path / game, mode="r+", zarr_format=3)
-            raise
-        self._committed[game] = counts
-
-    def _create(self, game: str) -> zarr.Group:
-        self._groups[game] = schema.create_game_group(self._root, self.path, get_game(game).name)
-        self._committed[game] = schema.check_game(self.path, game)
-        return self._groups[game]
-
-    def _resume(self, game: str) -> None:
-        """Cut every array of ``game`` back to what was committed."""
-        committed = schema.check_game(self.path, game)
-        group = zarr.open_group(self.path / game, mode="r+", zarr_format=3)
-        for name in (*STEP_ARRAYS, *EPISODE_ARRAYS):
-            rows = committed[NUM_EPISODES if name in EPISODE_ARRAYS else NUM_STEPS]
-            array = _array(group, name)
-            if array.shape[0] < rows:
-                raise DataError(f"{self.path / game / name} is truncated: {array.shape[0]} rows, expected {rows}")
-            if array.shape[0] > rows:
-                array.resize((rows, *array.shape[1:]))
-        self._groups[game], self._committed[game] = group, committed
-
-
-def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    try:
-        array = group[name]
-    except Exception as error:
-        raise DataError(f"{group.store_path}/{name} is damaged ({_first_line(error)}): restore a copy") from None
-    if not isinstance(array, zarr.Array):
-        raise DataError(f"{group.store_path}/{name} is not an array: restore it from a copy")
-    return array
-
-
-def _write_rows(group: zarr.Group, name: str, first: int, rows: NDArray[Any]) -> None:
-    array = _array(group, name)
-    array.resize((first + len(rows), *array.shape[1:]))
-    array[first : first + len(rows)] = rows

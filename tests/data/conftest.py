@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import errno
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jowa.data.store import EpisodeStore, EpisodeWriter
+from jowa.data.store import EpisodeStore
+from jowa.data.writer import EpisodeWriter
 from jowa.games import get_game
 from jowa.types import Episode
 
@@ -42,6 +45,28 @@ def make_store(tmp_path: Path, make_episode: MakeEpisode) -> Callable[..., Episo
         return EpisodeStore.open(tmp_path / "store")
 
     return make
+
+
+@pytest.fixture
+def full_disk(monkeypatch) -> Callable[[int], contextlib.AbstractContextManager[None]]:
+    """``with full_disk(n)``: from the n-th file on, writing finds the disk full."""
+
+    @contextlib.contextmanager
+    def full(fails_at: int) -> Iterator[None]:
+        original, calls = Path.replace, 0
+
+        def replace(self: Path, target: Path) -> Path:
+            nonlocal calls
+            calls += 1
+            if calls >= fails_at:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return original(self, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", replace)
+            yield
+
+    return full
 
 
 def _same_episode(a: Episode, b: Episode) -> None:

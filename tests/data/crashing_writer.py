@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from jowa.data.store import EpisodeWriter
+from jowa.data.writer import EpisodeWriter
 
 
 def crash_at_write(number: int, where: str) -> None:

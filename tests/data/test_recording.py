@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import numpy as np
 import pytest
 
 from jowa.data.record import RecordConfig, episode_seed, play_episode, record
-from jowa.data.store import EpisodeStore, EpisodeWriter
+from jowa.data.store import EpisodeStore
+from jowa.data.writer import EpisodeWriter
 from jowa.env.atari import AtariEnv, AtariOptions
 from jowa.errors import DataError, JowaError, UsageError
 
@@ -107,23 +107,10 @@ def test_imported_games_are_not_recorded_into(tmp_path, make_episode) -> None:
     assert EpisodeStore.open(tmp_path).games == ("Boxing", "Pong")
 
 
-def test_disk_full_while_recording_names_the_folder_and_resumes(tmp_path, monkeypatch) -> None:
-    import zarr.storage._local as local
-
+def test_disk_full_while_recording_names_the_folder_and_resumes(tmp_path, full_disk) -> None:
     config = RecordConfig(tmp_path / "full", ("Pong",), steps=100, **SHORT)
-    original, calls = local._put, 0
-
-    def put(*arguments, **options):
-        nonlocal calls
-        calls += 1
-        if calls > 70:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return original(*arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(local, "_put", put)
-        with pytest.raises(OSError) as caught:
-            record(config, progress=False)
+    with full_disk(70), pytest.raises(OSError) as caught:
+        record(config, progress=False)
     assert caught.value.filename == str(tmp_path / "full")
     finished = EpisodeStore.open(tmp_path / "full").num_episodes("Pong")
     assert 1 <= finished < 4

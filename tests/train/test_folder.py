@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import jowa.train.session as session
-from jowa.data.store import EpisodeWriter
+from jowa.data.writer import EpisodeWriter
 from jowa.errors import CheckpointError, UsageError
 from jowa.evaluate.play import PROTOCOLS, Protocol
 from jowa.train.__main__ import preset_named_in, run
