@@ -39,8 +39,10 @@ class Episode:
 class Segments:
     """A batch of B windows of L steps, as arrays; right-padded where an episode ends."""
 
-    frames: NDArray[np.uint8]
-    """uint8 (B, L, 84, 84); zeros in padding."""
+    frames: NDArray[np.uint8] | None
+    """uint8 (B, L, 84, 84); zeros in padding.  None where tokens stand for them."""
+    tokens: NDArray[np.uint16] | None
+    """uint16 (B, L, 36); zeros in padding.  None where they were not asked for."""
     actions: NDArray[np.int64]
     """int64 (B, L); 0 in padding."""
     rewards: NDArray[np.float32]

@@ -160,7 +160,7 @@ def damage_everything(store: Path) -> None:
 DATA: dict[str, tuple[Callable[[Path], Any], str]] = {
     "absent": (shutil.rmtree, "does not exist"),
     "empty": (damage_everything, "expected a jowa-episodes store"),
-    "another schema version": (damage_version, "this program reads version 1"),
+    "another schema version": (damage_version, "this program reads versions 1 and 2"),
     "truncated": (lambda store: os.truncate(shard(store), shard(store).stat().st_size // 2), "is damaged"),
     "a corrupt chunk": (damage_chunk, "is damaged"),
     "a lost file": (lambda store: shard(store).unlink(), "the file is missing"),

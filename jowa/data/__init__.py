@@ -1,6 +1,6 @@
 """Recorded play: the store on disk, recording into it, and the samples that training draws from it."""
 
-from jowa.data.loader import InMemoryEpisodes, read_segment
+from jowa.data.loader import Prefetcher, SegmentLoader, read_segment
 from jowa.data.segments import SegmentIndex, SegmentSampler
 from jowa.data.store import EpisodeInfo, EpisodeStore
 from jowa.data.writer import EpisodeWriter
@@ -9,8 +9,9 @@ __all__ = [
     "EpisodeInfo",
     "EpisodeStore",
     "EpisodeWriter",
-    "InMemoryEpisodes",
+    "Prefetcher",
     "SegmentIndex",
+    "SegmentLoader",
     "SegmentSampler",
     "read_segment",
 ]

@@ -1,106 +1,181 @@
-"""From segments to arrays: everything in memory for small sets, and the plain oracle through Zarr."""
+"""From segments to arrays, ahead of whoever trains on them; and the plain way through Zarr, the oracle."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jowa.data.segments import SegmentIndex
+from jowa.data.arrays import Rows
+from jowa.data.segments import SegmentIndex, Windows
 from jowa.data.store import EpisodeStore
-from jowa.errors import DataError, UsageError
+from jowa.data.tokens import TOKENS, TokenStore
+from jowa.errors import DataError
 from jowa.games import get_game
 from jowa.types import Segments
 
-TOKENS_PER_FRAME = 36
+Allocate = Callable[[tuple[int, ...], Any], NDArray[Any]]
+"""Makes an uninitialised array of a shape and dtype: ``np.empty``, or one of pinned memory."""
 
 
-class InMemoryEpisodes:
-    """All steps of some games in memory: 7 KB a frame, 282 MB for 40,000 frames."""
+class SegmentLoader:
+    """Reads batches of segments of a store: decodes what they need of it, in native threads, and nothing else.
+
+    Memory and start-up time do not depend on the size of the store.  One thread at a time may call :meth:`read`.
+    """
 
     def __init__(
         self,
-        games: tuple[str, ...],
-        frames: Mapping[str, NDArray[np.uint8]],
-        actions: Mapping[str, NDArray[np.uint8]],
-        rewards: Mapping[str, NDArray[np.float32]],
-        tasks: Mapping[str, int] | None = None,
-    ) -> None:
-        """Use :meth:`load`, or give per game frames (N, 84, 84), actions (N,), rewards (N,) in [-1, 1]."""
-        self.games = games
-        self.frames = frames
-        self.actions = actions
-        self.rewards = rewards
-        self.tasks = {name: get_game(name).task_id for name in games} | dict(tasks or {})
-        """Task id of each game."""
-
-    @classmethod
-    def load(
-        cls,
         store: EpisodeStore,
-        games: Sequence[str] | None = None,
+        index: SegmentIndex,
         tasks: Mapping[str, int] | None = None,
         frames: bool = True,
-    ) -> InMemoryEpisodes:
-        """Read ``games`` (default: all) whole.
+        tokens: TokenStore | None = None,
+        threads: int = 0,
+    ) -> None:
+        """``tasks``: game name to task id, for games that borrow one; the others keep their own.
 
-        ``tasks``: game name → task id, for games that borrow one; the others keep their own.
-        ``frames=False`` leaves the pixels on disk, for training on tokens.
-        Raises :class:`DataError` naming what is damaged.
+        ``frames``: whether pixels are read; ``tokens``: where to read tokens from.  ``threads``: 0 for one a core.
+        Raises :class:`DataError` when an array is missing or damaged.
         """
-        names = tuple(store.games if games is None else games)
-        pixels, actions, rewards = {}, {}, {}
-        for name in names:
-            steps = store.num_steps(name)
-            actions[name], rewards[name] = store.read_scalars(name, 0, steps)
-            if frames:
-                pixels[name] = store.read_frames(name, 0, steps)
-        return cls(names, pixels, actions, rewards, tasks)
+        self.store = store
+        self.index = index
+        self.threads = threads or len(_own_cores())
+        self._tasks = np.array([(tasks or {}).get(name, get_game(name).task_id) for name in index.games], np.int64)
+        self._legal = np.stack([get_game(name).action_mask for name in index.games])
+        names = [*(["frames"] if frames else []), "actions", "rewards"]
+        self._arrays: dict[str, list[Rows]] = {name: [store.rows(game, name) for game in index.games] for name in names}
+        if tokens is not None:
+            self._arrays[TOKENS] = [tokens.rows(game, store.num_rows(game)) for game in index.games]
 
-    def gather(
-        self,
-        index: SegmentIndex,
-        ids: NDArray[np.int64],
-        tokens: Mapping[str, NDArray[np.uint16]] | None = None,
-    ) -> Segments:
-        """The segments ``ids`` int64 (B,) of ``index`` as one batch.
+    def read(self, ids: NDArray[np.int64], allocate: Allocate = np.empty) -> Segments:
+        """The segments ``ids`` int64 (B,) as one batch, in arrays that come from ``allocate``.
 
-        With ``tokens`` (per game uint16 (N, 36), row n the tokens of frame n) the batch's ``frames`` field
-        holds them, int64 (B, L, 36), padding 0, instead of pixels.
+        Raises :class:`DataError` naming the damaged file and episode.
         """
-        ids = np.asarray(ids, dtype=np.int64)
-        shape = (len(ids), index.length)
-        count = index.count[ids]
-        mask = np.arange(index.length) < count[:, None]
-        source: Mapping[str, NDArray[np.uint8] | NDArray[np.uint16]] = self.frames if tokens is None else tokens
-        row = (84, 84) if tokens is None else (TOKENS_PER_FRAME,)
-        frames = np.zeros((*shape, *row), np.uint8 if tokens is None else np.int64)
-        actions, rewards = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
-        games = index.game[ids]
-        for number in np.unique(games):
-            name = index.games[number]
-            if name not in source:
-                raise UsageError(f"{name} was not loaded: its frames (or tokens) are not in memory")
-            rows = np.flatnonzero(games == number)
-            batch_row, step = np.nonzero(mask[rows])
-            where = index.first[ids[rows]][batch_row] + step
-            frames[rows[batch_row], step] = source[name][where]
-            actions[rows[batch_row], step] = self.actions[name][where]
-            rewards[rows[batch_row], step] = self.rewards[name][where]
+        windows = self.index.look_up(ids)
+        shape = (len(windows.first), self.index.length)
+        out = {
+            name: allocate((*shape, *rows[0].info.row_shape), rows[0].info.dtype) for name, rows in self._arrays.items()
+        }
+        self._fetch(windows)
+        self._gather(windows, out)
+        mask = np.arange(self.index.length) < windows.count[:, None]
         ends = np.zeros(shape, np.bool_)
-        ends[np.arange(len(ids)), count - 1] = index.ends_terminal[ids]
-        tasks = np.array([self.tasks[name] for name in index.games], np.int64)[games]
-        legal = np.stack([get_game(name).action_mask for name in index.games])[games]
-        return Segments(frames, actions, rewards, ends, mask, tasks, legal)
+        ends[np.arange(len(windows.first)), windows.count - 1] = windows.ends_terminal
+        return Segments(
+            frames=out.get("frames"),
+            tokens=out.get(TOKENS),
+            actions=out["actions"].astype(np.int64),
+            rewards=out["rewards"],
+            ends=ends,
+            mask=mask,
+            tasks=self._tasks[windows.game],
+            legal=self._legal[windows.game],
+        )
+
+    def _fetch(self, windows: Windows) -> None:
+        """Bring the shards of a remote store here first."""
+        for name in self._arrays:
+            for number in np.unique(windows.game) if name != TOKENS else ():
+                chosen = windows.game == number
+                first = windows.first[chosen]
+                self.store.fetch(self.index.games[number], name, first, first + windows.count[chosen])
+
+    def _gather(self, windows: Windows, out: Mapping[str, NDArray[Any]]) -> None:
+        from jowa import _native
+
+        fault = _native.gather(
+            [[rows.reader for rows in readers] for readers in self._arrays.values()],
+            [out[name] for name in self._arrays],
+            windows.game, windows.first, windows.count, self.index.length, self.threads, False,
+        )  # fmt: skip
+        if fault is not None:
+            window, array, found = fault
+            assert found is not None
+            game, name = int(windows.game[window]), list(self._arrays)[array]
+            raise self.store.damaged(self.index.games[game], self._arrays[name][game].damage(found))
+
+
+Item = TypeVar("Item")
+
+
+class Prefetcher(Generic[Item]):
+    """Makes ``make(first)``, ``make(first + 1)``, … in a thread of its own, up to ``ahead`` of them in advance."""
+
+    def __init__(self, make: Callable[[int], Item], first: int, ahead: int = 2) -> None:
+        self._make = make
+        self._next = first
+        self._ready: queue.Queue[tuple[int, Item | BaseException]] = queue.Queue(ahead)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(first,), name="prefetch", daemon=True)
+        self._thread.start()
+
+    def get(self, number: int) -> Item:
+        """``make(number)``.  In order they are ready; any other number is made at once, and the order goes on.
+
+        Raises what ``make`` raised.
+        """
+        if number != self._next or self._stopped.is_set():
+            return self._make(number)
+        made, item = self._ready.get()
+        assert made == number
+        if isinstance(item, BaseException):
+            self.close()
+            raise item
+        self._next += 1
+        return item
+
+    def close(self) -> None:
+        """Stop making more; closing twice is fine."""
+        self._stopped.set()
+        while self._thread.is_alive():
+            try:
+                self._ready.get(timeout=0.05)
+            except queue.Empty:
+                continue
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self, number: int) -> None:
+        while not self._stopped.is_set():
+            try:
+                item: Item | BaseException = self._make(number)
+            except BaseException as error:
+                item = error
+            self._ready.put((number, item))
+            if isinstance(item, BaseException):
+                return
+            number += 1
+
+
+def _own_cores() -> Sequence[int]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return range(os.cpu_count() or 1)
 
 
 def read_segment(
     store: EpisodeStore, index: SegmentIndex, segment: int, tasks: Mapping[str, int] | None = None
 ) -> Segments:
-    """Segment number ``segment`` as a batch of one, straight from the store: the slow, plain oracle of loaders."""
-    game = get_game(index.games[index.game[segment]])
-    first, count = int(index.first[segment]), int(index.count[segment])
+    """Segment number ``segment`` as a batch of one, straight from the store: the slow, plain oracle of loaders.
+
+    Open the store with ``native=False`` for what zarr-python reads.
+    """
+    windows = index.look_up(np.array([segment]))
+    game = get_game(index.games[int(windows.game[0])])
+    first, count = int(windows.first[0]), int(windows.count[0])
     containing = [e for e in store.episodes(game.name) if e.offset <= first < e.offset + e.length]
     if len(containing) != 1 or first + count > containing[0].offset + containing[0].length:
         raise DataError(f"segment {segment} of {game.name} crosses episodes: the index is of another data set")
@@ -110,6 +185,7 @@ def read_segment(
     steps = np.arange(index.length)
     return Segments(
         frames=np.concatenate([frames, np.zeros((padding, 84, 84), np.uint8)])[None],
+        tokens=None,
         actions=np.concatenate([actions, np.zeros(padding, np.uint8)]).astype(np.int64)[None],
         rewards=np.concatenate([rewards, np.zeros(padding, np.float32)])[None],
         ends=((steps == count - 1) & (last and episode.terminal))[None],

@@ -190,7 +190,7 @@ def check_game(path: Path, game: str, version: int = VERSION) -> dict[str, Any]:
 def game_names(path: Path) -> list[str]:
     """The games that have a group in the store at ``path``, alphabetically; half-made ones do not count."""
     folders = (entry.name for entry in path.iterdir() if entry.is_dir())
-    names = sorted(name for name in folders if not name.endswith(PARTIAL) and not name.startswith("."))
+    names = sorted(name for name in folders if not name.endswith(PARTIAL) and name[0] != "." and name != "tokens")
     for name in names:
         if not (path / name / "zarr.json").is_file():
             raise DataError(f"{path / name} has no zarr.json: restore it from a copy, or move that folder away")

@@ -179,8 +179,9 @@ class EpisodeWriter:
         return int(self._committed[game][key]) if game in self._committed else 0
 
     def _open(self, game: str) -> dict[str, ShardWriter]:
-        if game not in self._writers:
-            first = self.num_rows(game)
+        first = self.num_rows(game)
+        writers = self._writers.get(game)
+        if writers is None or writers["frames"].row != first:  # or a block was committed that others wrote
             self._writers[game] = {name: ShardWriter(info, first) for name, info in self.infos(game).items()}
         return self._writers[game]
 

@@ -38,6 +38,9 @@ class DataConfig:
     """Steps in a training segment; at most the model's context.  Imagination beyond it was never trained."""
     segment_stride: int = 1
     """A new segment starts every so many steps of an episode."""
+    tokens: Path | None = None
+    """Folder of tokens for stage 2, which must be this run's tokenizer's; default: those that the data set holds
+    (python -m jowa.tokenize), else the run encodes them itself."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,12 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from jowa.data.loader import InMemoryEpisodes
+from jowa.data.loader import Prefetcher, SegmentLoader
 from jowa.data.segments import SegmentIndex, SegmentSampler
 from jowa.data.store import EpisodeStore
+from jowa.data.tokens import TOKENS, TokenStore, fingerprints, tokens_folder
 from jowa.errors import DataError
 from jowa.games import get_game
+from jowa.progress import LINE_EVERY
 from jowa.tokenizer import Tokenizer
+from jowa.tokenizer.dataset import encode_missing, encoder
 from jowa.tokenizer.local import PATCH
 from jowa.train.config import TrainConfig
 from jowa.train.distributed import Place
@@ -23,8 +30,8 @@ from jowa.types import Batch, Segments
 
 MOVED = 24
 """Grey levels by which a pixel must change between two steps to count as moving."""
-ENCODE_CHUNK = 1024
-"""Frames encoded at once when the whole data set is tokenised."""
+AHEAD = 2
+"""Batches that are read while a GPU computes.  A CPU that computes has no time to spare: there it reads in between."""
 
 
 def task_ids(games: Sequence[str]) -> dict[str, int]:
@@ -33,37 +40,46 @@ def task_ids(games: Sequence[str]) -> dict[str, int]:
 
 
 class Feed:
-    """The data set in memory and the three samplers: tokenizer frames, stage 1 and stage 2 segments.
+    """The data set on disk and the three samplers: tokenizer frames, stage 1 and stage 2 segments.
 
     Raises :class:`DataError` for a store without segments of the chosen games.
     """
 
     def __init__(self, config: TrainConfig, place: Place) -> None:
-        store = EpisodeStore.open(config.data.path)
-        absent = [game for game in config.data.games if game not in store.games]
+        self.store = EpisodeStore.open(config.data.path)
+        absent = [game for game in config.data.games if game not in self.store.games]
         if absent:
             raise DataError(
-                f"{config.data.path} holds {', '.join(store.games) or 'no games'}, not {absent[0]}: "
+                f"{config.data.path} holds {', '.join(self.store.games) or 'no games'}, not {absent[0]}: "
                 "record it with python -m jowa.record, or change --data.games"
             )
-        self.place = place
-        self.episodes = InMemoryEpisodes.load(store, config.data.games, task_ids(config.data.games))
+        self.config, self.place = config, place
+        self.games = config.data.games
         length = config.data.segment_length
-        self.index = SegmentIndex.build(store, config.data.games, length, config.data.segment_stride)
-        self._tokens: dict[str, NDArray[np.uint16]] | None = None
+        self.index = SegmentIndex.build(self.store, self.games, length, config.data.segment_stride)
+        self._on_gpu = place.device.type == "cuda"
+        # One thread beside a model that computes on the same cores; on a machine with GPUs, each its share.
+        self._threads = max(1, (os.cpu_count() or 1) // place.world) if self._on_gpu else 1
+        self._pixels = SegmentLoader(self.store, self.index, task_ids(self.games), threads=self._threads)
+        self._tokens: SegmentLoader | None = None
+        self._prefetchers: dict[str, Prefetcher[Segments]] = {}
+        self._in_flight: deque[tuple[torch.cuda.Event, Segments]] = deque()
 
         def sampler(batch: int, offset: int) -> SegmentSampler:
             return SegmentSampler(self.index, batch, config.seed * 3 + offset, place.rank, place.world, True)
 
-        self._tokenizer_sampler = sampler(config.stage1.tokenizer_batch // length, 0)
-        self._stage1_sampler = sampler(config.stage1.batch_size, 1)
-        self._stage2_sampler = sampler(config.stage2.batch_size, 2)
+        self._samplers = {
+            "tokenizer": sampler(config.stage1.tokenizer_batch // length, 0),
+            "stage1": sampler(config.stage1.batch_size, 1),
+            "stage2": sampler(config.stage2.batch_size, 2),
+        }
 
     def tokenizer_frames(self, step: int, motion_weight: float) -> tuple[Tensor, Tensor | None]:
         """Frames uint8 (N, 84, 84) and, if ``motion_weight`` > 0, pixel weights float32 (N, 84, 84) on the device."""
-        segments = self.episodes.gather(self.index, self._tokenizer_sampler.indices(step))
-        frames = torch.from_numpy(segments.frames).to(self.place.device, non_blocking=True)
-        mask = torch.from_numpy(segments.mask).to(self.place.device)
+        segments = self._read("tokenizer", step)
+        frames = self._move(segments.frames)
+        mask = self._move(segments.mask)
+        self._hold(segments)
         # Padding repeats the last frame: shapes stay fixed, no black frame is learned and nothing seems to move.
         last = (mask.sum(1) - 1).clamp_min(0)
         frames = torch.where(
@@ -74,39 +90,119 @@ class Feed:
 
     def pixels(self, step: int) -> Batch:
         """Stage 1's segments for ``step``, as frames."""
-        return self._batch(self.episodes.gather(self.index, self._stage1_sampler.indices(step)), False)
+        return self._batch(self._read("stage1", step))
 
     def tokens(self, step: int) -> Batch:
         """Stage 2's segments for ``step``, as tokens; :meth:`encode` must have run."""
-        assert self._tokens is not None, "encode the data set first"
-        ids = self._stage2_sampler.indices(step)
-        return self._batch(self.episodes.gather(self.index, ids, self._tokens), True)
+        return self._batch(self._read("stage2", step))
 
-    def encode(self, tokenizer: Tokenizer) -> None:
-        """Tokenise every frame once, for stage 2."""
-        self._tokens = {}
-        for game, frames in self.episodes.frames.items():
-            chunks = (torch.from_numpy(frames[at : at + ENCODE_CHUNK]) for at in range(0, len(frames), ENCODE_CHUNK))
-            parts = [tokenizer.encode_sequence(chunk.to(self.place.device)).cpu() for chunk in chunks]
-            self._tokens[game] = torch.cat(parts).numpy().astype(np.uint16)
+    def encode(self, tokenizer: Tokenizer, autocast: torch.dtype | None) -> str:
+        """Have every frame's tokens, for stage 2: those that the data set holds, or new ones in the run's folder.
 
-    def _batch(self, segments: Segments, tokens: bool) -> Batch:
+        Returns what was done, in words.  Raises :class:`DataError` when ``data.tokens`` names a folder of another
+        tokenizer's tokens, or one that lacks some.
+        """
+        fingerprint, config = tokenizer.fingerprint(), self.config
+        own = config.out / TOKENS / fingerprint[:16]
+        if config.data.tokens is not None:
+            source, said = TokenStore.open(config.data.tokens, fingerprint), f"reading tokens from {config.data.tokens}"
+        elif (shared := self._shared_tokens(fingerprint)) is not None:
+            source, said = shared, f"reading tokens from {shared.folder}"
+        else:
+            others = [name for name in fingerprints(self.store) if name != fingerprint[:16]]
+            refused = f" (the data set's are of other tokenizers: {', '.join(others)})" if others else ""
+            if self.place.is_main:
+                TokenStore.create(own, fingerprint, tokenizer.config.vocab_size)
+            self.place.barrier()
+            source = TokenStore.open(own, fingerprint)
+            done = encode_missing(
+                source, self.store, self.games, encoder(tokenizer, self.place.device, autocast),
+                self.place.rank, self.place.world, self.place.barrier, _Lines(self.place.is_main),
+            )  # fmt: skip
+            source = TokenStore.open(own, fingerprint)  # which the main process finished
+            said = f"encoded {done:,} frames into {own}{refused}" if done else f"reusing the tokens in {own}"
+        self._tokens = SegmentLoader(
+            self.store, self.index, task_ids(self.games), frames=False, tokens=source, threads=self._threads
+        )
+        return said
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        for prefetcher in self._prefetchers.values():
+            prefetcher.close()
+        self._prefetchers.clear()
+
+    def _shared_tokens(self, fingerprint: str) -> TokenStore | None:
+        folder = tokens_folder(self.store, fingerprint)
+        if not folder.is_dir():
+            return None
+        tokens = TokenStore.open(folder, fingerprint)
+        return tokens if tokens.covers(self.store, self.games) else None
+
+    def _read(self, stream: str, step: int) -> Segments:
+        """The segments of ``step`` of one of the samplers, read in advance where a GPU computes meanwhile."""
+        if not self._on_gpu:
+            return self._load(stream, step)
+        if stream not in self._prefetchers:
+            self._prefetchers[stream] = Prefetcher(lambda number: self._load(stream, number), step, AHEAD)
+        return self._prefetchers[stream].get(step)
+
+    def _load(self, stream: str, step: int) -> Segments:
+        loader = self._tokens if stream == "stage2" else self._pixels
+        assert loader is not None, "encode the data set first"
+        segments = loader.read(self._samplers[stream].indices(step), _pinned if self._on_gpu else np.empty)
         if not np.isfinite(segments.rewards).all():
             raise DataError(
-                "a batch holds rewards that are not finite, expected -1 to 1: the data set is damaged; restore it from "
-                "a copy, or record it anew in another folder"
+                "a batch holds rewards that are not finite, expected -1 to 1: the data set is damaged; check it with "
+                f"python -m jowa.data verify {self.store.path}, and restore it from a copy or record it anew"
             )
-        pictures = torch.from_numpy(segments.frames)
-        return Batch(
-            frames=None if tokens else pictures,
-            tokens=pictures if tokens else None,
-            actions=torch.from_numpy(segments.actions),
-            rewards=torch.from_numpy(segments.rewards),
-            ends=torch.from_numpy(segments.ends),
-            mask=torch.from_numpy(segments.mask),
-            tasks=torch.from_numpy(segments.tasks),
-            legal=torch.from_numpy(segments.legal),
-        ).to(self.place.device)
+        return segments
+
+    def _move(self, array: NDArray[Any] | None) -> Tensor:
+        assert array is not None
+        return torch.from_numpy(array).to(self.place.device, non_blocking=True)
+
+    def _hold(self, segments: Segments) -> None:
+        """Keep the pinned arrays until the copies out of them are done."""
+        if self._on_gpu:
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record()
+            self._in_flight.append((copied, segments))
+            while len(self._in_flight) > 1 and self._in_flight[0][0].query():  # type: ignore[no-untyped-call]
+                self._in_flight.popleft()
+
+    def _batch(self, segments: Segments) -> Batch:
+        batch = Batch(
+            frames=None if segments.frames is None else self._move(segments.frames),
+            # Widened on the device: a quarter of the bytes cross the bus.
+            tokens=None if segments.tokens is None else self._move(segments.tokens.view(np.int16)).long(),
+            actions=self._move(segments.actions),
+            rewards=self._move(segments.rewards),
+            ends=self._move(segments.ends),
+            mask=self._move(segments.mask),
+            tasks=self._move(segments.tasks),
+            legal=self._move(segments.legal),
+        )
+        self._hold(segments)
+        return batch
+
+
+def _pinned(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """An array from which a GPU copies while the CPU goes on."""
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy().view(dtype).reshape(shape)
+
+
+class _Lines:
+    """Says every now and then how far the encoding is."""
+
+    def __init__(self, shown: bool) -> None:
+        self.shown, self.said = shown, time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        if self.shown and time.monotonic() - self.said > LINE_EVERY:
+            print(f"encoding frames for stage 2: {done:,}/{total:,}", flush=True)
+            self.said = time.monotonic()
 
 
 def motion_weights(frames: Tensor, weight: float) -> Tensor:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jowa.data.store import EpisodeStore
+from jowa.data.tokens import TOKENS
 from jowa.errors import CheckpointError, UsageError
 from jowa.files import atomic_write_text
 from jowa.train.checkpoint import checkpoints, remove_leftovers
@@ -66,7 +67,7 @@ def _refuse_strangers(out: Path) -> None:
 
 def clear(out: Path) -> None:
     """Delete everything that a run writes, and nothing else."""
-    for name in (CHECKPOINTS, AGENT, METRICS):
+    for name in (CHECKPOINTS, AGENT, METRICS, TOKENS):
         if (out / name).exists():
             shutil.rmtree(out / name)
     for name in (SETTINGS, RESULTS, PICTURE):

@@ -74,8 +74,10 @@ class Trainer:
                 self.save()
 
     def _encode(self, feed: Feed) -> None:
-        with self._autocast:  # as the agent will see frames when it plays
-            feed.encode(self.tokenizer)
+        # In the precision in which the agent will see frames when it plays.
+        said = feed.encode(self.tokenizer, choose_precision(self.config.precision, self.place.device))
+        if self.place.is_main:
+            print(said, flush=True)
 
     def _enter_stage(self) -> None:
         """Fresh optimizers for the stage that the step counter is in."""

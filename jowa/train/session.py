@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,11 @@ def _announce(config: TrainConfig, trainer: Trainer, resumed: bool) -> None:
 
 
 def _run(config: TrainConfig, place: Place, trainer: Trainer) -> None:
-    feed = Feed(config, place)
+    with closing(Feed(config, place)) as feed:
+        _run_with(config, place, trainer, feed)
+
+
+def _run_with(config: TrainConfig, place: Place, trainer: Trainer, feed: Feed) -> None:
     if not place.is_main:
         trainer.run(feed, lambda step, metrics: None)
         return

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -67,6 +69,59 @@ def full_disk(monkeypatch) -> Callable[[int], contextlib.AbstractContextManager[
             yield
 
     return full
+
+
+@pytest.fixture
+def killed() -> Callable[[Callable[[], object], int, str], bool]:
+    """``killed(action, n, when)``: run ``action`` in a child process that is killed (SIGKILL) at its n-th file.
+
+    ``when``: ``before`` the file gets its name, ``after``, or ``half``: with half of it written under its temporary
+    name.  Returns whether it came to that.
+    """
+
+    def run(action: Callable[[], object], number: int, when: str) -> bool:
+        child = os.fork()
+        if child == 0:
+            try:
+                _kill_at(number, when)
+                action()
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+    return run
+
+
+def _kill_at(number: int, when: str) -> None:
+    calls = 0
+
+    def wrap(original: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
+        def moved(self: Path, target: Path) -> Path:
+            nonlocal calls
+            calls += 1
+            if calls == number and when == "half" and self.is_file():
+                os.truncate(self, self.stat().st_size // 2)
+            if calls == number and when != "after":
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = original(self, target)
+            if calls == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return moved
+
+    Path.replace, Path.rename = wrap(Path.replace), wrap(Path.rename)  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="session")
+def contents() -> Callable[[Path], dict[str, bytes]]:
+    """Every file of a folder but the lock, by its path in it."""
+    return lambda folder: {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != "writer.lock"
+    }
 
 
 def _same_episode(a: Episode, b: Episode) -> None:

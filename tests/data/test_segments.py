@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jowa.data.segments import SegmentIndex, SegmentSampler, windows
+from jowa.data.segments import SHUFFLED_OUTRIGHT, Permutation, SegmentIndex, SegmentSampler
 from jowa.errors import DataError, UsageError
 
 episodes = st.lists(st.tuples(st.integers(1, 70), st.booleans()), min_size=1, max_size=12)
@@ -28,7 +28,10 @@ def test_windows_cover_every_transition_of_random_episodes(played, shape) -> Non
     lengths = np.array([steps for steps, _ in played], np.int64)
     terminal = np.array([ended for _, ended in played])
     offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    first, count, ends = windows(offsets, lengths, terminal, length, stride)
+    table = {"offset": offsets, "length": lengths, "terminal": terminal}
+    index = SegmentIndex(["Pong"], [table], length, stride)
+    found = index.look_up(np.arange(len(index)))
+    first, count, ends = found.first, found.count, found.ends_terminal
 
     expected = []
     for offset, steps, ended in zip(offsets, lengths, terminal, strict=True):
@@ -58,12 +61,14 @@ def test_index_of_a_store(make_store) -> None:
     store = make_store(Boxing=[3, -9], Pong=[8])
     index = SegmentIndex.build(store)
     assert index.games == ("Boxing", "Pong") and (index.length, index.stride) == (8, 4)
-    assert index.game.tolist() == [0, 0, 0, 0, 1, 1]
-    assert index.first.tolist() == [0, 3, 7, 11, 0, 4]
-    assert index.count.tolist() == [3, 8, 5, 1, 8, 4]
-    assert index.ends_terminal.tolist() == [True, False, False, False, True, True]
+    assert len(index) == 6 and index.game_starts.tolist() == [0, 4, 6]
+    found = index.look_up(np.arange(6))
+    assert found.game.tolist() == [0, 0, 0, 0, 1, 1]
+    assert found.first.tolist() == [0, 3, 7, 11, 0, 4]
+    assert found.count.tolist() == [3, 8, 5, 1, 8, 4]
+    assert found.ends_terminal.tolist() == [True, False, False, False, True, True]
     only = SegmentIndex.build(store, ["Pong"], length=4, stride=1)
-    assert only.games == ("Pong",) and only.count.tolist() == [4, 4, 4, 4, 4, 3, 2, 1]
+    assert only.games == ("Pong",) and only.look_up(np.arange(8)).count.tolist() == [4, 4, 4, 4, 4, 3, 2, 1]
 
 
 def test_index_checks_its_arguments(make_store) -> None:
@@ -79,12 +84,49 @@ def test_index_checks_its_arguments(make_store) -> None:
 
 
 def make_index(*sizes: int) -> SegmentIndex:
-    """An index of as many segments per game."""
-    game = np.repeat(np.arange(len(sizes)), sizes).astype(np.int16)
-    total = len(game)
+    """An index of as many segments per game: one an episode."""
     names = ("Assault", "Boxing", "Breakout", "Freeway", "Pong")[: len(sizes)]
-    ones = np.ones(total, np.int16)
-    return SegmentIndex(names, 8, 4, game, np.arange(total, dtype=np.int64), ones, np.zeros(total, np.bool_))
+    tables = [
+        {"offset": np.arange(size), "length": np.ones(size, np.int64), "terminal": np.zeros(size, np.bool_)}
+        for size in sizes
+    ]
+    return SegmentIndex(names, tables, 8, 4)
+
+
+def games_of(index: SegmentIndex, ids: np.ndarray) -> np.ndarray:
+    return index.look_up(ids).game
+
+
+@pytest.mark.parametrize("size", [1, 2, 1000, SHUFFLED_OUTRIGHT - 1, SHUFFLED_OUTRIGHT, SHUFFLED_OUTRIGHT + 1, 300_000])
+def test_permutation_is_one(size) -> None:
+    places = np.arange(size)
+    values = Permutation(size, (3, 1))(places)
+    assert np.array_equal(np.sort(values), places)
+    assert np.array_equal(Permutation(size, (3, 1))(places[-1:]), values[-1:])
+    if size > 100:
+        assert (Permutation(size, (3, 2))(places) == values).mean() < 0.01
+
+
+def test_permutation_of_many_looks_uniform() -> None:
+    """Chi-square of where stretches of places land, and of how neighbours land relative to one another."""
+    size, bins, keys = 100_000, 50, 20
+    statistics = []
+    for key in range(keys):
+        permutation = Permutation(size, (key,))
+        places = np.arange(7_000, 9_000)
+        first, second = permutation(places), permutation(places + 1)
+        landed = np.bincount(first * bins // size, minlength=bins)
+        steps = np.bincount((second - first) % size * bins // size, minlength=bins)
+        statistics += [((counts - 40) ** 2 / 40).sum() for counts in (landed, steps)]
+    # 49 degrees of freedom: mean 49, standard deviation 9.9; the mean of 40 of them stays within 5 of its own.
+    assert abs(np.mean(statistics) - 49) < 8 and max(statistics) < 110
+
+
+def test_a_large_epoch_draws_every_segment_once() -> None:
+    sampler = SegmentSampler(make_index(70_001), 1000, 4)
+    drawn = np.concatenate([sampler.indices(step) for step in range(71)])
+    assert np.array_equal(np.sort(drawn[:70_001]), np.arange(70_001))
+    assert len(set(drawn[70_001:].tolist())) == len(drawn) - 70_001
 
 
 @given(st.integers(1, 60), st.integers(1, 25), st.integers(0, 2**32))
@@ -125,10 +167,10 @@ def test_balanced_games_are_drawn_equally_often_and_wholly() -> None:
     index = make_index(10, 100, 0, 40)
     sampler = SegmentSampler(index, 30, 3, balance_games=True)
     drawn = np.concatenate([sampler.indices(step) for step in range(20)])
-    assert np.bincount(index.game[drawn]).tolist() == [200, 200, 0, 200]
+    assert np.bincount(games_of(index, drawn)).tolist() == [200, 200, 0, 200]
     for game, size in ((0, 10), (1, 100), (3, 40)):
-        of_game = drawn[index.game[drawn] == game]
-        assert set(of_game[:size].tolist()) == set(np.flatnonzero(index.game == game).tolist())
+        of_game = drawn[games_of(index, drawn) == game]
+        assert set(of_game[:size].tolist()) == set(range(*index.game_starts[[game, game + 1]].tolist()))
 
 
 def test_sampler_checks_its_arguments() -> None:

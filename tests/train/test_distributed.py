@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -115,8 +116,13 @@ def test_torchrun_trains_and_writes_one_set_of_files(small_config: Any, as_argum
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("agent: ") == 1 and "on cpu x 2" in done.stdout
-    names = {str(path.relative_to(config.out)) for path in config.out.rglob("*") if "tfevents" not in path.name}
-    assert names == {str(p.relative_to(finished_run)) for p in finished_run.rglob("*") if "tfevents" not in p.name}
+
+    def names(folder: Path) -> set[str]:
+        """Tokens lie under their tokenizer's fingerprint, which the order of sums in a gradient changes."""
+        found = (str(path.relative_to(folder)) for path in folder.rglob("*") if "tfevents" not in path.name)
+        return {re.sub("tokens/[0-9a-f]{16}", "tokens/ITS", name) for name in found}
+
+    assert names(config.out) == names(finished_run)
     assert len(list(config.out.rglob("*tfevents*"))) == 1
 
 

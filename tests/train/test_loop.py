@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import shutil
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from jowa.agent import Agent
+from jowa.data.arrays import ShardWriter
+from jowa.data.store import EpisodeStore
 from jowa.errors import DataError, NumericalError
 from jowa.planner import PlannerConfig
 from jowa.train.checkpoint import checkpoints, load_checkpoint
@@ -90,7 +94,7 @@ def test_task_and_legal_actions_are_the_same_in_training_and_in_play(small_confi
     games = ("Pong", "Robotank")  # the paper lends Robotank another game's task id when it is not trained on
     config = small_config({"data.games": games, "stage1.steps": 2, "stage2.steps": 1})
     feed = Feed(config, alone)
-    feed.encode(train(config, alone).tokenizer)
+    feed.encode(train(config, alone).tokenizer, None)
     player = Agent.load(config.out / "agent", "cpu").player(games, PlannerConfig("none"), 1)
     trained = {}
     for step in range(3):
@@ -122,13 +126,17 @@ def test_a_loss_that_is_no_number_stops_training_and_harms_nothing(
     assert [load_checkpoint(path)["step"] for path in kept] == ([5] if stage == "joint" else [])
 
 
-def test_rewards_that_are_no_numbers_are_a_data_error(small_config: Any, alone: Any) -> None:
-    feed = Feed(small_config(), alone)
-    for rewards in feed.episodes.rewards.values():
-        rewards.flags.writeable = True
-        rewards[:] = float("nan")
-    with pytest.raises(DataError, match="not finite"):
-        feed.pixels(0)
+def test_rewards_that_are_no_numbers_are_a_data_error(
+    small_config: Any, alone: Any, sprite_store: Any, tmp_path: Any
+) -> None:
+    config = small_config({"data.path": shutil.copytree(sprite_store, tmp_path / "store")})
+    store = EpisodeStore.open(config.data.path)
+    info = store.rows("Pong", "rewards").info
+    writer = ShardWriter(info, 0)  # with good checksums: somebody wrote them so
+    writer.write(np.full(info.rows, np.nan, np.float32))
+    writer.flush()
+    with pytest.raises(DataError, match=r"not finite.*verify"):
+        Feed(config, alone).pixels(0)
 
 
 def test_absent_task_embeddings_are_not_waited_for(small_config: Any, run_trainer: Any) -> None:
