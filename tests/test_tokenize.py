@@ -17,6 +17,7 @@ from jowa.errors import DataError, UsageError
 from jowa.tokenize import TokenizeConfig, tokenize
 from jowa.train.distributed import Place
 from jowa.train.feed import Feed
+from jowa.train.loop import Trainer
 
 
 @pytest.fixture
@@ -72,6 +73,25 @@ def test_training_picks_up_tokens_that_match_and_refuses_others(
     assert said.startswith("encoded 98 frames") and f"of other tokenizers: {folder.name}" in said
     with pytest.raises(DataError, match=r"were made by tokenizer .*, expected those of"):
         Feed(small_config({"data.path": store, "data.tokens": folder}), alone).encode(tokenizer, None)
+
+
+def test_a_run_with_a_given_tokenizer(store: Path, agent_folder: Path, small_config: Any, tmp_path: Path) -> None:
+    """It trains on the data set's tokens alone: no pixel is read, and the tokenizer stays as it is."""
+    tokenize(TokenizeConfig(agent_folder, store, device="cpu"))
+    for game in ("Pong", "Breakout"):
+        shutil.rmtree(store / game / "frames" / "c")
+    config = small_config({"data.path": store, "tokenizer_from": agent_folder, "checkpoint_every": 3})
+    alone, seen = Place(0, 1, torch.device("cpu")), []
+    trainer = Trainer(config, alone)
+    trainer.run(Feed(config, alone), lambda step, metrics: seen.append(sorted(metrics)))
+    assert [len(names) for names in seen] == [3] * 4 + [5] * (len(seen) - 4) and "reconstruction" not in seen[0]
+    given = Agent.load(agent_folder, "cpu").tokenizer
+    assert trainer.tokenizer.fingerprint() == given.fingerprint()
+    resumed = Trainer(config, alone)
+    assert resumed.resume() and resumed.step == trainer.step
+    assert resumed.tokenizer.fingerprint() == given.fingerprint()
+    with pytest.raises(UsageError, match=r"has code_dim = 8, this run 9: set --tokenizer.code-dim"):
+        Trainer(small_config({"tokenizer_from": agent_folder, "tokenizer.code_dim": 9}), alone)
 
 
 def test_from_the_command_line(store: Path, agent_folder: Path, command: Any) -> None:

@@ -141,6 +141,9 @@ class TrainConfig:
     """Steps between metrics."""
     restart: bool = False
     """Start anew even if ``out`` holds a run: what it wrote is deleted."""
+    tokenizer_from: Path | None = None
+    """Agent folder whose tokenizer is used as it is; stage 1 then trains the world model alone, on tokens.  Its sizes
+    must be those of ``tokenizer``."""
     lpips_vgg: str = ""
     """torchvision's VGG16 state dict, for the tokenizer's perceptual term; empty leaves the term out."""
     lpips_linear: str = ""

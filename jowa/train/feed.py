@@ -92,9 +92,9 @@ class Feed:
         """Stage 1's segments for ``step``, as frames."""
         return self._batch(self._read("stage1", step))
 
-    def tokens(self, step: int) -> Batch:
-        """Stage 2's segments for ``step``, as tokens; :meth:`encode` must have run."""
-        return self._batch(self._read("stage2", step))
+    def tokens(self, step: int, stage: int = 2) -> Batch:
+        """The segments of a stage for ``step``, as tokens; :meth:`encode` must have run."""
+        return self._batch(self._read(f"stage{stage} tokens", step))
 
     def encode(self, tokenizer: Tokenizer, autocast: torch.dtype | None) -> str:
         """Have every frame's tokens, for stage 2: those that the data set holds, or new ones in the run's folder.
@@ -148,9 +148,10 @@ class Feed:
         return self._prefetchers[stream].get(step)
 
     def _load(self, stream: str, step: int) -> Segments:
-        loader = self._tokens if stream == "stage2" else self._pixels
+        sampler, _, kind = stream.partition(" ")
+        loader = self._tokens if kind else self._pixels
         assert loader is not None, "encode the data set first"
-        segments = loader.read(self._samplers[stream].indices(step), _pinned if self._on_gpu else np.empty)
+        segments = loader.read(self._samplers[sampler].indices(step), _pinned if self._on_gpu else np.empty)
         if not np.isfinite(segments.rewards).all():
             raise DataError(
                 "a batch holds rewards that are not finite, expected -1 to 1: the data set is damaged; check it with "

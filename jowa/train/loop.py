@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jowa.agent import Agent
 from jowa.devices import choose_precision
-from jowa.errors import CheckpointError, NumericalError
+from jowa.errors import CheckpointError, NumericalError, UsageError
 from jowa.model import WorldActionModel
 from jowa.model.objective import Objective
 from jowa.tokenizer import LPIPS, Tokenizer
@@ -38,6 +39,8 @@ class Trainer:
             LPIPS.load(Path(config.lpips_vgg), Path(config.lpips_linear)).to(place.device) if config.lpips_vgg else None
         )
         self.tokenizer = Tokenizer(config.tokenizer, perceptual).to(place.device)
+        if config.tokenizer_from is not None:
+            self._take_tokenizer(config.tokenizer_from)
         self.model = WorldActionModel(config.model).to(place.device)
         self.objective = Objective(self.model, config.objective)
         self.step = 0
@@ -57,7 +60,7 @@ class Trainer:
 
     def run(self, feed: Feed, report: Report) -> None:
         """Train from the current step to the end, with checkpoints."""
-        if self.stage == 2 and self.step < self.total:
+        if (self.stage == 2 or self.config.tokenizer_from is not None) and self.step < self.total:
             self._encode(feed)
         while self.step < self.total:
             # Dropout is a function of (seed, step, rank): a resumed run draws what an uninterrupted one drew.
@@ -68,10 +71,21 @@ class Trainer:
             report(self.step, self.place.mean(losses) if due else {})
             if self.step == self.config.stage1.steps:
                 self._enter_stage()
-                if self.step < self.total:
+                if self.step < self.total and self.config.tokenizer_from is None:
                     self._encode(feed)
             if self.step % self.config.checkpoint_every == 0 or self.step == self.total:
                 self.save()
+
+    def _take_tokenizer(self, folder: Path) -> None:
+        tokenizer = Agent.load(folder, "cpu", "float32").tokenizer
+        ours = dataclasses.asdict(self.config.tokenizer)
+        for name, value in dataclasses.asdict(tokenizer.config).items():
+            if ours[name] != value:
+                raise UsageError(
+                    f"the tokenizer of {folder} has {name} = {value}, this run {ours[name]}: set "
+                    f"--tokenizer.{name.replace('_', '-')} (and --model.vocab-size) alike"
+                )
+        self.tokenizer.load_state_dict(tokenizer.state_dict())
 
     def _encode(self, feed: Feed) -> None:
         # In the precision in which the agent will see frames when it plays.
@@ -83,7 +97,8 @@ class Trainer:
         """Fresh optimizers for the stage that the step counter is in."""
         config = self.config
         critic = self.stage == 2
-        self.tokenizer.requires_grad_(not critic).train(not critic)
+        frozen = critic or config.tokenizer_from is not None
+        self.tokenizer.requires_grad_(not frozen).train(not frozen)
         # A wrapper would wait forever for the gradients of what a loss does not use.
         self.model.q_head.requires_grad_(critic)
         for unused in (self.model.action_task_embedding, self.model.frame_task_embedding):
@@ -91,7 +106,7 @@ class Trainer:
         self._wrapped_objective = self.place.wrap(self.objective)
         self._wrapped_tokenizer = self.place.wrap(self.tokenizer)
         self._tokenizer_optimizer = (
-            None if critic else tokenizer_optimizer(self.tokenizer, config.stage1.tokenizer_learning_rate)
+            None if frozen else tokenizer_optimizer(self.tokenizer, config.stage1.tokenizer_learning_rate)
         )
         rate = config.stage2.learning_rate if critic else config.stage1.learning_rate
         self._world_optimizer = world_optimizer(self.model, rate, config.optimizer)
@@ -101,9 +116,30 @@ class Trainer:
 
     def _stage_one_step(self, feed: Feed) -> dict[str, Tensor]:
         settings, step = self.config.stage1, self.step
-        assert self._tokenizer_optimizer is not None
-        if settings.world_from_codebook and step == settings.world_from:
+        world_from = 0 if self.config.tokenizer_from is not None else settings.world_from
+        if settings.world_from_codebook and step == world_from:
             self._embed_codes_alike()
+        losses = self._tokenizer_step(feed, step) if self._tokenizer_optimizer is not None else {}
+        if step >= world_from:
+            with self._autocast:
+                if self._tokenizer_optimizer is None:
+                    batch = feed.tokens(step, stage=1)
+                else:
+                    batch = feed.pixels(step)
+                    assert batch.frames is not None
+                    batch = dataclasses.replace(batch, tokens=self.tokenizer.encode(batch.frames))
+                world = self._wrapped_objective(batch, critic=False)
+            set_learning_rate(
+                self._world_optimizer, settings.learning_rate, step - world_from, settings.steps - world_from,
+                self.config.optimizer,
+            )  # fmt: skip
+            self._apply("world", sum_of(world), self.model, self._world_optimizer)
+            losses |= world
+        return losses
+
+    def _tokenizer_step(self, feed: Feed, step: int) -> dict[str, Tensor]:
+        settings = self.config.stage1
+        assert self._tokenizer_optimizer is not None
         frames, weights = feed.tokenizer_frames(step, settings.motion_weight)
         if settings.revive_every and step % settings.revive_every == 0 and step < settings.steps * 3 // 4:
             self._revive_codes(torch.cat([feed.tokenizer_frames(step + i, 0.0)[0] for i in range(REVIVE_BATCHES)]))
@@ -116,18 +152,6 @@ class Trainer:
         losses = {"reconstruction": parts.reconstruction, "commitment": parts.commitment}
         if self.config.lpips_vgg:
             losses["perceptual"] = parts.perceptual
-        if step >= settings.world_from:
-            batch = feed.pixels(step)
-            assert batch.frames is not None
-            with self._autocast:
-                batch = dataclasses.replace(batch, tokens=self.tokenizer.encode(batch.frames))
-                world = self._wrapped_objective(batch, critic=False)
-            set_learning_rate(
-                self._world_optimizer, settings.learning_rate, step - settings.world_from,
-                settings.steps - settings.world_from, self.config.optimizer,
-            )  # fmt: skip
-            self._apply("world", sum_of(world), self.model, self._world_optimizer)
-            losses |= world
         return losses
 
     def _stage_two_step(self, feed: Feed) -> dict[str, Tensor]:
