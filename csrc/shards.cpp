@@ -14,8 +14,9 @@
 #include <system_error>
 #include <thread>
 
-// The few functions of Zstandard that are used (third_party/zstd), as its zstd.h declares them.
+// The few functions of Zstandard and LZ4 that are used (third_party), as their headers declare them.
 extern "C" {
+int LZ4_decompress_safe_partial(const char* source, char* target, int size, int needed, int capacity);
 typedef struct ZSTD_DCtx_s ZSTD_DCtx;
 ZSTD_DCtx* ZSTD_createDCtx(void);
 std::size_t ZSTD_freeDCtx(ZSTD_DCtx* context);
@@ -52,9 +53,53 @@ Workspace::Workspace() : context_(ZSTD_createDCtx()) {
 
 Workspace::~Workspace() { ZSTD_freeDCtx(static_cast<ZSTD_DCtx*>(context_)); }
 
-bool Workspace::decode(const std::uint8_t* source, std::size_t size, std::uint8_t* target, std::size_t expected) {
-  const std::size_t got = ZSTD_decompressDCtx(static_cast<ZSTD_DCtx*>(context_), target, expected, source, size);
-  return !ZSTD_isError(got) && got == expected;
+namespace {
+
+// The one block of a Blosc 1 container: header of 16 bytes (version, version of the codec, flags, size of a type; then
+// decoded, block and whole size), where the block starts, its size. Blocks that did not shrink are stored as they are.
+bool decode_blosc_lz4(const std::uint8_t* source, std::size_t size, std::uint8_t* target, std::size_t needed,
+                      std::size_t whole) {
+  constexpr std::size_t header = 16;
+  constexpr unsigned shuffled = 0x01 | 0x04, stored = 0x02, lz4 = 1;
+  if (size < header || load<std::uint32_t>(source + 4) != whole || load<std::uint32_t>(source + 12) != size)
+    return false;
+  const unsigned flags = source[2];
+  if (flags & shuffled) return false;
+  if (flags & stored) {
+    if (size != header + whole) return false;
+    std::memcpy(target, source + header, needed);
+    return true;
+  }
+  const std::size_t begins = header + 4 + 4;
+  if (flags >> 5 != lz4 || source[3] != 1 || load<std::uint32_t>(source + 8) != whole || size < begins ||
+      load<std::uint32_t>(source + header) != header + 4 || load<std::uint32_t>(source + header + 4) != size - begins)
+    return false;
+  if (size - begins == whole) {
+    std::memcpy(target, source + begins, needed);
+    return true;
+  }
+  const int got = LZ4_decompress_safe_partial(reinterpret_cast<const char*>(source + begins),
+                                              reinterpret_cast<char*>(target), static_cast<int>(size - begins),
+                                              static_cast<int>(needed), static_cast<int>(whole));
+  return got >= 0 && static_cast<std::size_t>(got) >= needed;
+}
+
+}  // namespace
+
+bool Workspace::decode(Codec codec, const std::uint8_t* source, std::size_t size, std::uint8_t* target,
+                       std::size_t needed, std::size_t whole) {
+  switch (codec) {
+    case Codec::none:
+      if (size != whole) return false;
+      std::memcpy(target, source, needed);
+      return true;
+    case Codec::zstd: {
+      const std::size_t got = ZSTD_decompressDCtx(static_cast<ZSTD_DCtx*>(context_), target, whole, source, size);
+      return !ZSTD_isError(got) && got == whole;
+    }
+    case Codec::blosc_lz4: return decode_blosc_lz4(source, size, target, needed, whole);
+  }
+  return false;
 }
 
 std::uint8_t* Workspace::scratch(std::size_t size) {
@@ -163,16 +208,12 @@ Fault RowReader::read(std::int64_t first, std::int64_t count, std::uint8_t* out,
       size -= kChecksum;
     }
     const std::size_t wanted = static_cast<std::size_t>(taken) * row;
-    if (!layout_.zstd) {
-      if (size != chunk_bytes) return {Damage::undecodable, 0, shard, chunk};
-      std::memcpy(out, data + static_cast<std::size_t>(skip) * row, wanted);
-    } else if (wanted == chunk_bytes) {
-      if (!workspace.decode(data, size, out, chunk_bytes)) return {Damage::undecodable, 0, shard, chunk};
-    } else {
-      std::uint8_t* scratch = workspace.scratch(chunk_bytes);
-      if (!workspace.decode(data, size, scratch, chunk_bytes)) return {Damage::undecodable, 0, shard, chunk};
-      std::memcpy(out, scratch + static_cast<std::size_t>(skip) * row, wanted);
-    }
+    const std::size_t before = static_cast<std::size_t>(skip) * row;
+    const bool direct = wanted == chunk_bytes;
+    std::uint8_t* target = direct ? out : workspace.scratch(chunk_bytes);
+    if (!workspace.decode(layout_.codec, data, size, target, before + wanted, chunk_bytes))
+      return {Damage::undecodable, 0, shard, chunk};
+    if (!direct) std::memcpy(out, target + before, wanted);
     out += wanted;
     first += taken;
     count -= taken;

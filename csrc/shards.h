@@ -1,7 +1,7 @@
 // Rows of a sharded Zarr v3 array, decoded straight from the mapped shard files (docs/dataset.md has the layout).
 //
 // A shard file holds its inner chunks, then an index of (offset, size) pairs of little-endian uint64, one a chunk, then
-// the index's crc32c. A chunk is zstd (or raw) bytes, then their crc32c. Nothing here throws while reading: what is
+// the index's crc32c. A chunk is compressed (or raw) bytes, then their crc32c. Nothing here throws while reading: what is
 // wrong comes back as a Fault that says where.
 #pragma once
 
@@ -17,13 +17,19 @@
 
 namespace jowa {
 
+enum class Codec : std::int32_t {
+  none,
+  zstd,
+  blosc_lz4,  // one LZ4 block in a container of Blosc 1
+};
+
 struct ShardLayout {
   std::string folder;  // of the array's shard files
   std::string suffix;  // what follows the shard's number in a file's path: "/0/0" for rows of two axes
   std::int64_t shard_rows;
   std::int64_t chunk_rows;  // divides shard_rows
   std::int64_t row_bytes;
-  bool zstd;      // chunks are compressed
+  Codec codec;
   bool checksum;  // chunks end in their crc32c
 
   std::int64_t chunks() const { return shard_rows / chunk_rows; }
@@ -38,7 +44,7 @@ enum class Damage : std::int32_t {
   chunk_absent,    // the index says that the chunk was never written
   chunk_bounds,    // the index points outside the file
   chunk_checksum,
-  undecodable,     // zstd refused, or gave another size
+  undecodable,     // the codec refused, or gave another size
 };
 
 struct Fault {
@@ -60,8 +66,10 @@ class Workspace {
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
 
-  // Whether `size` bytes of zstd at `source` decode to exactly `expected` bytes at `target`.
-  bool decode(const std::uint8_t* source, std::size_t size, std::uint8_t* target, std::size_t expected);
+  // Decode the chunk of `size` bytes at `source`, which holds `whole` bytes, to `target` with room for as many; only
+  // the first `needed` must be there afterwards. Whether it could be decoded, to that size.
+  bool decode(Codec codec, const std::uint8_t* source, std::size_t size, std::uint8_t* target, std::size_t needed,
+              std::size_t whole);
   std::uint8_t* scratch(std::size_t size);
 
  private:

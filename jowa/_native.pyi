@@ -32,7 +32,7 @@ class RowReader:
         shard_rows: int,
         chunk_rows: int,
         row_bytes: int,
-        zstd: bool,
+        codec: str,
         checksum: bool,
         max_mapped: int,
     ) -> None: ...

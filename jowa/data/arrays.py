@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numcodecs.blosc import Blosc
 from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 
@@ -32,6 +33,15 @@ ABSENT = np.uint64(2**64 - 1)
 """Offset and size, in a shard's index, of a chunk that was never written."""
 
 
+_CODECS = [["bytes", *inner, *end] for inner in (["zstd"], ["blosc"], []) for end in (["crc32c"], [])]
+
+
+def _is_readable(codec: str, settings: dict[str, Any], chunk_bytes: int) -> bool:
+    """Whether the native core reads what a codec with these settings writes: of Blosc's many ways just one."""
+    wanted = {"cname": "lz4", "shuffle": "noshuffle", "typesize": 1, "blocksize": chunk_bytes}
+    return codec != "blosc" or all(settings.get(name) == value for name, value in wanted.items())
+
+
 @dataclass(frozen=True)
 class ArrayInfo:
     """A sharded array as its ``zarr.json`` describes it."""
@@ -42,8 +52,10 @@ class ArrayInfo:
     dtype: np.dtype[Any]
     shard_rows: int
     chunk_rows: int
-    level: int | None
-    """Zstandard's level; None for chunks that are not compressed."""
+    codec: str
+    """``zstd``, ``blosc`` (LZ4 in one block) or ``none``."""
+    settings: tuple[tuple[str, Any], ...]
+    """The codec's own configuration, as numcodecs takes it."""
     checksum: bool
     """Whether chunks end in their crc32c."""
 
@@ -60,20 +72,22 @@ class ArrayInfo:
             shard = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
             known = (
                 shards["name"] == "sharding_indexed"
-                and list(codecs) in (["bytes", *rest] for rest in (["zstd", "crc32c"], ["zstd"], ["crc32c"], []))
+                and list(codecs) in _CODECS
                 and [codec["name"] for codec in inner["index_codecs"]] == ["bytes", "crc32c"]
                 and inner.get("index_location", "end") == "end"
                 and shape[1:] == chunk[1:] == shard[1:]
             )
-            if not known or shard[0] % chunk[0]:
-                raise ValueError
-            level = codecs["zstd"].get("level", 0) if "zstd" in codecs else None
             dtype = np.dtype(document["data_type"]).newbyteorder("<")
-            return cls(folder, shape[0], shape[1:], dtype, shard[0], chunk[0], level, "crc32c" in codecs)
+            codec = next((name for name in ("zstd", "blosc") if name in codecs), "none")
+            chunk_bytes = int(np.prod(chunk, dtype=np.int64)) * dtype.itemsize
+            if not known or shard[0] % chunk[0] or not _is_readable(codec, codecs.get(codec, {}), chunk_bytes):
+                raise ValueError
+            settings = tuple(codecs.get(codec, {}).items())
+            return cls(folder, shape[0], shape[1:], dtype, shard[0], chunk[0], codec, settings, "crc32c" in codecs)
         except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError):
             raise DataError(
-                f"{folder} is not packed as docs/dataset.md says (shards of bytes, zstd, crc32c): restore it from a "
-                "copy, or convert the data set with python -m jowa.data merge"
+                f"{folder} is not packed as docs/dataset.md says (shards of bytes, zstd or LZ4, crc32c): restore it from "
+                "a copy, or convert the data set with python -m jowa.data merge"
             ) from None
 
     @property
@@ -108,7 +122,7 @@ class Rows:
         info, axes = self.info, len(self.info.row_shape)
         return _native.RowReader(
             str(info.folder / "c"), "/0" * axes, info.shard_rows, info.chunk_rows, info.row_bytes,
-            info.level is not None, info.checksum, MAX_MAPPED,
+            info.codec, info.checksum, MAX_MAPPED,
         )  # fmt: skip
 
     def read(self, first: int, stop: int) -> NDArray[Any] | Damage:
@@ -157,6 +171,13 @@ def checksum(data: bytes | memoryview) -> bytes:
     return int(google_crc32c.value(bytes(data))).to_bytes(4, "little")
 
 
+def _codec(info: ArrayInfo) -> Zstd | Blosc:
+    settings = dict(info.settings)
+    if info.codec == "zstd":
+        return Zstd(settings["level"])
+    return Blosc(settings["cname"], settings["clevel"], Blosc.NOSHUFFLE, settings["blocksize"])
+
+
 class ShardWriter:
     """Writes the rows of one array in order, from ``first`` on; a file appears whole or not at all."""
 
@@ -165,12 +186,12 @@ class ShardWriter:
 
         Raises :class:`DataError` when that shard is damaged.
         """
-        if info.level is None or not info.checksum:
+        if info.codec == "none" or not info.checksum:
             raise DataError(f"{info.folder} is not compressed and checksummed: such arrays can be read, not extended")
         self.info = info
         self.row = first
         """The next row to be written."""
-        self._codec = Zstd(info.level)
+        self._codec = _codec(info)
         self._packed: list[bytes] = []
         self._pending = np.empty((0, *info.row_shape), info.dtype)
         inside = first % info.shard_rows
@@ -215,7 +236,7 @@ class ShardWriter:
             self._write_shard((self.row - 1) // self.info.shard_rows, packed)
 
     def _pack(self, rows: NDArray[Any]) -> bytes:
-        data = bytes(self._codec.encode(np.ascontiguousarray(rows)))
+        data = bytes(self._codec.encode(np.ascontiguousarray(rows).view(np.uint8).reshape(-1)))
         return data + checksum(data)
 
     def _write_shard(self, shard: int, packed: list[bytes]) -> None:

@@ -11,11 +11,11 @@ import json
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
-from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
 from jowa.errors import DataError, UsageError, unknown_name
 from jowa.files import PARTIAL, atomic_write_text
@@ -39,11 +39,11 @@ class Layout:
 
     frames_per_chunk: int
     """Frames that are compressed, and so decoded, together; divides :data:`STEPS_PER_SHARD`."""
-    level: int
-    """Of Zstandard; below 0 faster to read and larger."""
+    codec: Literal["zstd", "lz4"]
+    """Zstandard at level 1, or LZ4 in Blosc's container, which is larger and faster to read."""
 
 
-LAYOUTS = {"default": Layout(16, 1), "fast": Layout(8, -5)}
+LAYOUTS = {"default": Layout(16, "zstd"), "fast": Layout(8, "lz4")}
 
 
 def get_layout(name: str) -> Layout:
@@ -81,9 +81,9 @@ def create_game_group(path: Path, game: str, layout: Layout) -> None:
     group = zarr.create_group(unfinished, zarr_format=3, overwrite=True)
     for name, (dtype, row) in STEP_ARRAYS.items():
         chunk = (layout.frames_per_chunk if row else SCALARS_PER_CHUNK, *row)
-        create_array(group, name, dtype, chunk, (STEPS_PER_SHARD, *row), layout.level)
+        create_array(group, name, dtype, chunk, (STEPS_PER_SHARD, *row), layout.codec if row else "zstd")
     for name, dtype in EPISODE_ARRAYS.items():
-        create_array(group, name, dtype, (TABLE_CHUNK,), None, layout.level)
+        create_array(group, name, dtype, (TABLE_CHUNK,), None)
     group.update_attributes({NUM_EPISODES: 0, NUM_STEPS: 0, NUM_ROWS: 0, POLICIES: []})
     for document in unfinished.rglob("zarr.json"):
         write_document(document, read_document(document, str(path)))
@@ -91,10 +91,15 @@ def create_game_group(path: Path, game: str, layout: Layout) -> None:
 
 
 def create_array(
-    group: zarr.Group, name: str, dtype: str, chunk: tuple[int, ...], shard: tuple[int, ...] | None, level: int = 1
+    group: zarr.Group, name: str, dtype: str, chunk: tuple[int, ...], shard: tuple[int, ...] | None, codec: str = "zstd"
 ) -> None:
     """An empty array whose rows grow along the first axis, with the codecs of this schema."""
-    compressors: list[ZstdCodec | Crc32cCodec] = [ZstdCodec(level=level), Crc32cCodec()]
+    compress: ZstdCodec | BloscCodec = ZstdCodec(level=1)
+    if codec == "lz4":
+        compress = BloscCodec(
+            typesize=1, cname="lz4", clevel=9, shuffle="noshuffle", blocksize=_chunk_bytes(dtype, chunk)
+        )
+    compressors: list[ZstdCodec | BloscCodec | Crc32cCodec] = [compress, Crc32cCodec()]
     index_codecs: list[BytesCodec | Crc32cCodec] = [BytesCodec(), Crc32cCodec()]
     sharding = ShardingCodec(chunk_shape=chunk, codecs=[BytesCodec(), *compressors], index_codecs=index_codecs)
     group.create_array(
@@ -109,6 +114,10 @@ def create_array(
         # A chunk that is absent from disk must mean "lost", never "all zeros".
         config={"write_empty_chunks": True},
     )
+
+
+def _chunk_bytes(dtype: str, chunk: tuple[int, ...]) -> int:
+    return int(np.prod(chunk, dtype=np.int64)) * np.dtype(dtype).itemsize
 
 
 def read_document(path: Path, what: str) -> dict[str, Any]:
