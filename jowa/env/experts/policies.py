@@ -45,11 +45,14 @@ DEFAULT_MIXTURES: dict[str, tuple[str, ...]] = {
     "Freeway": ("expert", "expert:0.1", "expert:0.3", "expert:0.6", "random"),
     "Breakout": ("follower", "follower:0.1", "follower:0.3", "follower:0.6", "follower:0.3", "random"),
     "Pong": ("follower", "follower:0.1", "follower:0.3", "follower:0.6", "random"),
-    # Games without a script in which look-ahead plays many times better than chance: docs/players.md has the scores.
+    # Games without a script in which look-ahead scores several times what chance does: docs/players.md has the scores.
     "Assault": LOOKING_AHEAD,
+    "Centipede": LOOKING_AHEAD,
+    "DemonAttack": LOOKING_AHEAD,
     "MsPacman": LOOKING_AHEAD,
     "Phoenix": LOOKING_AHEAD,
-    "Qbert": LOOKING_AHEAD,
+    # A wrong jump in Qbert costs a life: a little noise makes it middling.
+    "Qbert": ("lookahead", "lookahead:0.05", "lookahead:0.2", "random"),
     "SpaceInvaders": LOOKING_AHEAD,
 }
 
