@@ -98,7 +98,7 @@ def test_a_snapshot_carries_the_state_and_not_the_chance_to_come(sticky, differe
 
 
 class Cliff:
-    """Stands for the simulator: RIGHT earns 5 and costs a life, LEFT earns 1, and everything else nothing."""
+    """Stands for the simulator: RIGHT earns 5 and costs a life, everything else does nothing."""
 
     def __init__(self, game, sticky: float) -> None:
         self.sticky, self.over = sticky, False
@@ -110,11 +110,10 @@ class Cliff:
 
     def step(self, action: int) -> int:
         self.lives -= action == 3
-        return {3: 5, 4: 1}.get(action, 0)
+        return 5 * (action == 3)
 
 
 def test_a_life_is_worth_more_than_the_points_it_earns(monkeypatch) -> None:
     monkeypatch.setattr(lookahead, "Simulator", Cliff)
     actions = play(make_policy("lookahead", "Breakout"), "Breakout", 0, 80)[0]
-    assert 3 not in actions[20:], "what a life costs is known after a few decisions"
-    assert actions.count(4) > 50
+    assert 3 not in actions
