@@ -44,9 +44,9 @@ class RecordConfig:
     steps: int = 100_000
     """Agent steps per game (four emulator frames each); whole episodes are played until there are at least as many."""
     policies: tuple[str, ...] = ()
-    """Who plays: random, expert, follower (a plainer script), either with :NOISE (share of random actions, 0 to 1), or
-    agent:PATH. Episode k is played by policy k modulo their number. Default: a mixture of good, middling and bad play
-    where the game has a script, else random."""
+    """Who plays: random, expert, follower (a plainer script), lookahead (any game, about 100 steps a second), each of
+    the three also with :NOISE (share of random actions, 0 to 1), or agent:PATH. Episode k is played by policy k modulo
+    their number. Default: a mixture of good, middling and bad play where docs/players.md lists one, else random."""
     sticky: float = 0.25
     """Probability, per emulator frame, that the previous action is repeated."""
     max_steps: int = 27_000
@@ -147,7 +147,7 @@ def play_episode(game: str, number: int, policy: str, seed: int, options: AtariO
     frames, actions, rewards = [], [], []
     ended = truncated = False
     while not (ended or truncated):
-        action = player.act(frame, environment.ram)
+        action = player.act(frame, environment)
         frames.append(frame)
         actions.append(action)
         frame, reward, ended, truncated, _ = environment.step(action)

@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import gymnasium
 import numpy as np
-from ale_py import Action, ALEInterface, LoggerMode, roms
+from ale_py import Action, ALEInterface, ALEState, LoggerMode, roms
 from ale_py.vector_env import AtariVectorEnv
 from numpy.typing import NDArray
 
@@ -136,6 +136,10 @@ class AtariEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
     def ram(self) -> NDArray[np.uint8]:
         """uint8 (128,): the console's memory, for scripted players; a copy."""
         return np.array(self._ale.getRAM(), dtype=np.uint8)
+
+    def snapshot(self) -> ALEState:
+        """The console's state without its random state, for a :class:`~jowa.env.simulator.Simulator`; a copy."""
+        return self._ale.cloneState(include_rng=False)
 
     @property
     def legal_actions(self) -> tuple[int, ...]:

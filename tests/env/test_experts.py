@@ -11,6 +11,7 @@ import pytest
 from jowa.env.atari import AtariEnv, AtariOptions
 from jowa.env.experts import EXPERTS, default_mixture, make_policy
 from jowa.env.experts.base import fold
+from jowa.env.experts.policies import DEFAULT_MIXTURES
 from jowa.errors import UsageError
 from jowa.games import GAMES, get_game
 
@@ -22,7 +23,7 @@ def play(game: str, spec: str, seed: int, steps: int) -> tuple[float, list[int]]
     frame, _ = environment.reset(seed=seed)
     score, actions, over = 0.0, [], False
     while not over:
-        actions.append(policy.act(frame, environment.ram))
+        actions.append(policy.act(frame, environment))
         frame, reward, terminated, truncated, _ = environment.step(actions[-1])
         score += reward
         over = terminated or truncated
@@ -53,11 +54,12 @@ def test_a_follower_goes_by_the_present_frame_alone(game, ball, own, larger, sma
     policy.reset(0)
     follows, flies = ball
     ram, frame = np.zeros(128, np.uint8), np.zeros((84, 84), np.uint8)
+    environment = SimpleNamespace(ram=ram)
     ram[own] = 100
     wanted = []
     for at, in_play in [(150, 1), (60, 1), (150, 0), (108, 1), (150, 1)]:
         ram[follows], ram[flies] = at, in_play
-        wanted.append(policy.act(frame, ram))
+        wanted.append(policy.act(frame, environment))
     assert wanted == [larger, smaller, 1, 1, larger], "fire when there is no ball or nothing to do"
 
 
@@ -69,23 +71,23 @@ def test_a_seed_decides_what_a_policy_plays(game) -> None:
 
 
 def test_noise_is_the_share_of_random_actions() -> None:
-    ram, frame = np.zeros(128, np.uint8), np.zeros((84, 84), np.uint8)
+    environment, frame = SimpleNamespace(ram=np.zeros(128, np.uint8)), np.zeros((84, 84), np.uint8)
     policy = make_policy("expert:0.3", "Freeway")
     policy.reset(0)
-    actions = [policy.act(frame, ram) for _ in range(4000)]
+    actions = [policy.act(frame, environment) for _ in range(4000)]
     # A third of the random ones are what the expert wants, too.
     assert np.mean(np.array(actions) != 2) == pytest.approx(0.3 * 2 / 3, abs=0.03)
     assert set(actions) == set(get_game("Freeway").legal_actions)
     pure = make_policy("expert", "Freeway")
     pure.reset(0)
-    assert {pure.act(frame, ram) for _ in range(50)} == {2}
+    assert {pure.act(frame, environment) for _ in range(50)} == {2}
 
 
 @pytest.mark.parametrize("game", [game.name for game in GAMES[::7]])
 def test_random_play_is_uniform_over_legal_actions(game) -> None:
-    policy = make_policy("random", game)
+    policy, environment, frame = make_policy("random", game), AtariEnv(game), np.zeros((84, 84), np.uint8)
     policy.reset(3)
-    actions = [policy.act(np.zeros((84, 84), np.uint8), np.zeros(128, np.uint8)) for _ in range(4000)]
+    actions = [policy.act(frame, environment) for _ in range(4000)]
     legal = get_game(game).legal_actions
     assert set(actions) == set(legal)
     assert np.bincount(actions).max() / 4000 == pytest.approx(1 / len(legal), abs=0.04)
@@ -95,8 +97,10 @@ def test_every_game_has_a_mixture_that_can_be_made() -> None:
     for game in GAMES:
         mixture = default_mixture(game.name)
         assert [make_policy(spec, game.name) for spec in mixture]
-        assert (game.name in EXPERTS) == (len(mixture) > 1)
         assert "random" in mixture
+        assert game.name not in EXPERTS or len(mixture) > 1
+    # Names that are no game's would never be found.
+    assert DEFAULT_MIXTURES.keys() <= {game.name for game in GAMES}
 
 
 @pytest.mark.parametrize(
@@ -111,6 +115,10 @@ def test_every_game_has_a_mixture_that_can_be_made() -> None:
         ("expert", "Seaquest", "Seaquest has no scripted expert, only Atlantis, Boxing"),
         ("follower", "Boxing", "Boxing has no scripted follower, only Breakout, Pong"),
         ("follower:2", "Pong", "between 0 and 1"),
+        ("lookahead:often", "Seaquest", "policy 'lookahead:often': expected a share of random actions between 0 and 1"),
+        ("lookahead:-0.1", "Seaquest", "between 0 and 1"),
+        ("look-ahead", "Seaquest", "unknown policy 'look-ahead': expected .* lookahead, lookahead:NOISE"),
+        ("lookahead", "Sequest", "unknown game 'Sequest': did you mean Seaquest"),
         ("random", "Sequest", "unknown game 'Sequest': did you mean Seaquest"),
     ],
 )
@@ -153,7 +161,7 @@ def test_a_trained_agent_plays_through_the_same_verbs(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "jowa.planner.plan", plan)
     policy = make_policy("agent:/some/folder", "Pong")
     policy.reset(9)
-    assert policy.act(np.zeros((84, 84), np.uint8), np.zeros(128, np.uint8)) == 3
+    assert policy.act(np.zeros((84, 84), np.uint8), AtariEnv("Pong")) == 3
     assert calls == [("load", "/some/folder"), ("player", ["Pong"], "none", 8), ("reset", 0), ("took", [0], [3])]
 
 

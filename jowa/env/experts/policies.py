@@ -8,11 +8,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from jowa.env.atari import AtariEnv
 from jowa.env.experts.atlantis import AtlantisExpert
-from jowa.env.experts.base import Expert
+from jowa.env.experts.base import Expert, Player
 from jowa.env.experts.boxing import BoxingExpert
 from jowa.env.experts.breakout import BreakoutExpert, BreakoutFollower
 from jowa.env.experts.freeway import FreewayExpert
+from jowa.env.experts.lookahead import LookAhead
 from jowa.env.experts.pong import PongExpert, PongFollower
 from jowa.errors import UsageError
 from jowa.games import get_game
@@ -32,7 +34,9 @@ FOLLOWERS: dict[str, Callable[[], Expert]] = {"Breakout": BreakoutFollower, "Pon
 SCRIPTS = {"expert": EXPERTS, "follower": FOLLOWERS}
 
 EXPERTS_VERSION = 1
-"""Raised when a script plays differently than before: a store holds episodes of one version only."""
+"""Raised when a script or look-ahead plays differently than before: a store holds episodes of one version only."""
+
+LOOKING_AHEAD = ("lookahead", "lookahead:0.2", "lookahead:0.5", "random")
 
 DEFAULT_MIXTURES: dict[str, tuple[str, ...]] = {
     # Boxing's expert hardly suffers from noise below a half, so its bad play needs more of it.
@@ -41,6 +45,15 @@ DEFAULT_MIXTURES: dict[str, tuple[str, ...]] = {
     "Freeway": ("expert", "expert:0.1", "expert:0.3", "expert:0.6", "random"),
     "Breakout": ("follower", "follower:0.1", "follower:0.3", "follower:0.6", "follower:0.3", "random"),
     "Pong": ("follower", "follower:0.1", "follower:0.3", "follower:0.6", "random"),
+    # Games without a script in which look-ahead scores several times what chance does: docs/players.md has the scores.
+    "Assault": LOOKING_AHEAD,
+    "Centipede": LOOKING_AHEAD,
+    "DemonAttack": LOOKING_AHEAD,
+    "MsPacman": LOOKING_AHEAD,
+    "Phoenix": LOOKING_AHEAD,
+    # A wrong jump in Qbert costs a life: a little noise makes it middling.
+    "Qbert": ("lookahead", "lookahead:0.05", "lookahead:0.2", "random"),
+    "SpaceInvaders": LOOKING_AHEAD,
 }
 
 
@@ -50,36 +63,55 @@ class Policy(Protocol):
     def reset(self, seed: int) -> None:
         """Begin an episode; everything random until the next reset follows from ``seed``."""
 
-    def act(self, frame: NDArray[np.uint8], ram: NDArray[np.uint8]) -> int:
-        """The action, an index into the full set of 18, for ``frame`` uint8 (84, 84) and ``ram`` uint8 (128,)."""
+    def act(self, frame: NDArray[np.uint8], environment: AtariEnv) -> int:
+        """The action, an index into the full set of 18, for ``frame`` uint8 (84, 84), the last of ``environment``.
+
+        What else a policy wants to know it reads from ``environment``, and never changes it.
+        """
+
+
+class ScriptedPlayer:
+    """A script, which needs no more of the environment than its memory."""
+
+    def __init__(self, expert: Expert) -> None:
+        """``expert`` is asked once an agent step."""
+        self._expert = expert
+
+    def reset(self, generator: np.random.Generator) -> None:
+        """See :class:`Player`."""
+        self._expert.reset(generator)
+
+    def choose(self, environment: AtariEnv) -> int:
+        """See :class:`Player`."""
+        return self._expert.choose(environment.ram)
 
 
 class NoisyPolicy:
-    """``expert`` with a uniformly random legal action instead at a share ``noise`` of the steps.
+    """``player`` with a uniformly random legal action instead at a share ``noise`` of the steps.
 
     Each step draws anew.  Random actions that are held for a while show more ways back to the script, but teach an
     imitator above all to repeat the last action: in a trial it did nothing else.
     """
 
-    def __init__(self, expert: Expert | None, noise: float, legal: tuple[int, ...]) -> None:
-        """``expert`` may be None when ``noise`` is 1."""
-        self._expert = expert
+    def __init__(self, player: Player | None, noise: float, legal: tuple[int, ...]) -> None:
+        """``player`` may be None when ``noise`` is 1."""
+        self._player = player
         self._noise = noise
         self._legal = np.array(legal)
         self._generator = np.random.default_rng(0)
 
     def reset(self, seed: int) -> None:
         """See :class:`Policy`."""
-        own, experts = np.random.SeedSequence(seed).spawn(2)
+        own, players = np.random.SeedSequence(seed).spawn(2)
         self._generator = np.random.default_rng(own)
-        if self._expert is not None:
-            self._expert.reset(np.random.default_rng(experts))
+        if self._player is not None:
+            self._player.reset(np.random.default_rng(players))
 
-    def act(self, frame: NDArray[np.uint8], ram: NDArray[np.uint8]) -> int:
+    def act(self, frame: NDArray[np.uint8], environment: AtariEnv) -> int:
         """See :class:`Policy`."""
         del frame
-        # The expert is asked even when it is overruled: it follows the ball from step to step.
-        wanted = None if self._expert is None else self._expert.choose(ram)
+        # The player is asked even when it is overruled: a script follows the ball from step to step.
+        wanted = None if self._player is None else self._player.choose(environment)
         if wanted is None or self._generator.random() < self._noise:
             return int(self._generator.choice(self._legal))
         return wanted
@@ -101,9 +133,9 @@ class _AgentPolicy:
         del seed  # nothing random: the sticky actions alone make its episodes differ
         self._player.reset(0)
 
-    def act(self, frame: NDArray[np.uint8], ram: NDArray[np.uint8]) -> int:
+    def act(self, frame: NDArray[np.uint8], environment: AtariEnv) -> int:
         """See :class:`Policy`."""
-        del ram
+        del environment
         actions: NDArray[np.int64] = self._player.decide([0], frame[None]).actions
         self._player.took([0], actions)
         return int(actions[0])
@@ -114,7 +146,8 @@ def make_policy(spec: str, game: str) -> Policy:
 
     ``random``: uniformly random legal actions.  ``expert``: the game's script.  ``expert:0.1``: the script,
     with a random legal action at 10% of the steps.  ``follower``, ``follower:0.1``: the same with the plainer
-    script that a network imitates within minutes.  ``agent:PATH``: the trained agent in the folder PATH.
+    script that a network imitates within minutes.  ``lookahead``, ``lookahead:0.1``: whoever tries plans in a
+    simulator, in any game.  ``agent:PATH``: the trained agent in the folder PATH.
     Raises :class:`UsageError` for another specification or a game without a script.
     """
     legal = get_game(game).legal_actions
@@ -127,12 +160,14 @@ def make_policy(spec: str, game: str) -> Policy:
         scripts = SCRIPTS[kind]
         if game not in scripts:
             raise UsageError(
-                f"{game} has no scripted {kind}, only {', '.join(scripts)} have: choose random or agent:PATH"
+                f"{game} has no scripted {kind}, only {', '.join(scripts)} have: choose lookahead, random or agent:PATH"
             )
-        return NoisyPolicy(scripts[game](), _noise(spec, argument), legal)
+        return NoisyPolicy(ScriptedPlayer(scripts[game]()), _noise(spec, argument), legal)
+    if kind == "lookahead":
+        return NoisyPolicy(LookAhead(get_game(game)), _noise(spec, argument), legal)
     raise UsageError(
-        f"unknown policy {spec!r}: expected random, expert, expert:NOISE (0 to 1), follower, follower:NOISE or "
-        "agent:PATH"
+        f"unknown policy {spec!r}: expected random, expert, expert:NOISE (0 to 1), follower, follower:NOISE, "
+        "lookahead, lookahead:NOISE or agent:PATH"
     )
 
 
@@ -147,5 +182,5 @@ def _noise(spec: str, argument: str) -> float:
 
 
 def default_mixture(game: str) -> tuple[str, ...]:
-    """What is recorded of ``game`` unless told otherwise: good, middling and bad play where there is a script."""
+    """What is recorded of ``game`` unless told otherwise: what :data:`DEFAULT_MIXTURES` says, else random play."""
     return DEFAULT_MIXTURES.get(get_game(game).name, ("random",))
