@@ -86,8 +86,8 @@ class ArrayInfo:
             return cls(folder, shape[0], shape[1:], dtype, shard[0], chunk[0], codec, settings, "crc32c" in codecs)
         except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError):
             raise DataError(
-                f"{folder} is not packed as docs/dataset.md says (shards of bytes, zstd or LZ4, crc32c): restore it from "
-                "a copy, or convert the data set with python -m jowa.data merge"
+                f"{folder} is not packed as docs/dataset.md says (shards of bytes, zstd or LZ4, crc32c): restore it "
+                "from a copy, or convert the data set with python -m jowa.data merge"
             ) from None
 
     @property

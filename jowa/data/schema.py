@@ -96,9 +96,8 @@ def create_array(
     """An empty array whose rows grow along the first axis, with the codecs of this schema."""
     compress: ZstdCodec | BloscCodec = ZstdCodec(level=1)
     if codec == "lz4":
-        compress = BloscCodec(
-            typesize=1, cname="lz4", clevel=9, shuffle="noshuffle", blocksize=_chunk_bytes(dtype, chunk)
-        )
+        whole = int(np.prod(chunk, dtype=np.int64)) * np.dtype(dtype).itemsize
+        compress = BloscCodec(typesize=1, cname="lz4", clevel=9, shuffle="noshuffle", blocksize=whole)
     compressors: list[ZstdCodec | BloscCodec | Crc32cCodec] = [compress, Crc32cCodec()]
     index_codecs: list[BytesCodec | Crc32cCodec] = [BytesCodec(), Crc32cCodec()]
     sharding = ShardingCodec(chunk_shape=chunk, codecs=[BytesCodec(), *compressors], index_codecs=index_codecs)
@@ -114,10 +113,6 @@ def create_array(
         # A chunk that is absent from disk must mean "lost", never "all zeros".
         config={"write_empty_chunks": True},
     )
-
-
-def _chunk_bytes(dtype: str, chunk: tuple[int, ...]) -> int:
-    return int(np.prod(chunk, dtype=np.int64)) * np.dtype(dtype).itemsize
 
 
 def read_document(path: Path, what: str) -> dict[str, Any]:
