@@ -209,6 +209,10 @@ def test_cold(sets: Sets, compare) -> None:
     assert figures["default"] > figures["published"]
 
 
+def read_anew(path: Path, index: SegmentIndex, ids: np.ndarray) -> object:
+    return SegmentLoader(EpisodeStore.open(path), index, threads=1).read(ids)
+
+
 def forget(folder: Path) -> None:
     for file in folder.rglob("*"):
         if file.is_file():
@@ -322,6 +326,7 @@ def grown(store: EpisodeStore, path: Path, frames: int) -> Path:
         blocks = -(-frames // int(offsets[kept]))
         for block in range(1, blocks):
             for info in infos.values():
+                info.shard_file(block).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(info.shard_file(0), info.shard_file(block))
         starts = (np.arange(blocks)[:, None] * rows + offsets[None, :kept]).ravel()
         each = np.tile(np.array(lengths[:kept]), blocks)

@@ -80,7 +80,7 @@ bool decode_blosc_lz4(const std::uint8_t* source, std::size_t size, std::uint8_t
   }
   const int got = LZ4_decompress_safe_partial(reinterpret_cast<const char*>(source + begins),
                                               reinterpret_cast<char*>(target), static_cast<int>(size - begins),
-                                              static_cast<int>(needed), static_cast<int>(whole));
+                                              static_cast<int>(needed), static_cast<int>(needed));
   return got >= 0 && static_cast<std::size_t>(got) >= needed;
 }
 
@@ -209,7 +209,8 @@ Fault RowReader::read(std::int64_t first, std::int64_t count, std::uint8_t* out,
     }
     const std::size_t wanted = static_cast<std::size_t>(taken) * row;
     const std::size_t before = static_cast<std::size_t>(skip) * row;
-    const bool direct = wanted == chunk_bytes;
+    // LZ4 stops where it is told to; Zstandard needs room for all of the chunk.
+    const bool direct = before == 0 && (wanted == chunk_bytes || layout_.codec != Codec::zstd);
     std::uint8_t* target = direct ? out : workspace.scratch(chunk_bytes);
     if (!workspace.decode(layout_.codec, data, size, target, before + wanted, chunk_bytes))
       return {Damage::undecodable, 0, shard, chunk};

@@ -66,8 +66,8 @@ class Workspace {
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
 
-  // Decode the chunk of `size` bytes at `source`, which holds `whole` bytes, to `target` with room for as many; only
-  // the first `needed` must be there afterwards. Whether it could be decoded, to that size.
+  // Decode the first `needed` bytes of the chunk of `size` bytes at `source`, which holds `whole`, to `target`, which
+  // must have room for `needed`, with Zstandard for `whole`. Whether it could be decoded, to that size.
   bool decode(Codec codec, const std::uint8_t* source, std::size_t size, std::uint8_t* target, std::size_t needed,
               std::size_t whole);
   std::uint8_t* scratch(std::size_t size);

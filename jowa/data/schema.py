@@ -29,7 +29,7 @@ READABLE = (1, 2)
 
 STEPS_PER_SHARD = 16_384
 """Rows in one file of a step array: 1 to 5 MB of frames on disk."""
-SCALARS_PER_CHUNK = 1024
+SCALARS_PER_CHUNK = 256
 TABLE_CHUNK = 1024
 
 
@@ -43,7 +43,7 @@ class Layout:
     """Zstandard at level 1, or LZ4 in Blosc's container, which is larger and faster to read."""
 
 
-LAYOUTS = {"default": Layout(16, "zstd"), "fast": Layout(8, "lz4")}
+LAYOUTS = {"default": Layout(16, "zstd"), "fast": Layout(4, "lz4")}
 
 
 def get_layout(name: str) -> Layout:
