@@ -15,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_STAMP := $(VENV)/.torch-$(shell printf '%s' "$(TORCH)" | cksum | cut -d' ' -f1)
-COMPILED := pyproject.toml setup.py CMakeLists.txt jowa/__init__.py $(wildcard csrc/* csrc/cuda/*)
+COMPILED := pyproject.toml setup.py CMakeLists.txt jowa/__init__.py $(wildcard csrc/* csrc/cuda/* csrc/third_party/*/*)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format types contracts check gpu sanitize dist clean distclean install install-dev

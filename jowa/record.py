@@ -1,6 +1,6 @@
 """``python -m jowa.record``: record Atari play into an episode store.
 
-Scripted experts, random play or a trained agent; interrupt it whenever you like, run the same command
+Scripted experts, look-ahead in the simulator, random play or a trained agent; interrupt it whenever you like, run the same command
 again and it goes on where it stopped.
 """
 
