@@ -1,7 +1,7 @@
 """``python -m jowa.record``: record Atari play into an episode store.
 
-Scripted experts, look-ahead in the simulator, random play or a trained agent; interrupt it whenever you like, run the same command
-again and it goes on where it stopped.
+Scripted experts, look-ahead in the simulator, random play or a trained agent; interrupt it whenever you like, run
+the same command again and it goes on where it stopped.
 """
 
 from __future__ import annotations

@@ -60,6 +60,7 @@ class Feed:
         self._on_gpu = place.device.type == "cuda"
         # One thread beside a model that computes on the same cores; on a machine with GPUs, each its share.
         self._threads = max(1, (os.cpu_count() or 1) // place.world) if self._on_gpu else 1
+        self._ahead = AHEAD if self._on_gpu else 0
         self._pixels = SegmentLoader(self.store, self.index, task_ids(self.games), threads=self._threads)
         self._tokens: SegmentLoader | None = None
         self._prefetchers: dict[str, Prefetcher[Segments]] = {}
@@ -141,10 +142,10 @@ class Feed:
 
     def _read(self, stream: str, step: int) -> Segments:
         """The segments of ``step`` of one of the samplers, read in advance where a GPU computes meanwhile."""
-        if not self._on_gpu:
+        if not self._ahead:
             return self._load(stream, step)
         if stream not in self._prefetchers:
-            self._prefetchers[stream] = Prefetcher(lambda number: self._load(stream, number), step, AHEAD)
+            self._prefetchers[stream] = Prefetcher(lambda number: self._load(stream, number), step, self._ahead)
         return self._prefetchers[stream].get(step)
 
     def _load(self, stream: str, step: int) -> Segments:

@@ -1,11 +1,15 @@
-"""How much each pixel counts when the tokenizer trains."""
+"""Batches read ahead, and how much each pixel counts when the tokenizer trains."""
 
 from __future__ import annotations
+
+from dataclasses import fields
 
 import pytest
 import torch
 
-from jowa.train.feed import motion_weights
+from jowa.train.distributed import Place
+from jowa.train.feed import Feed, motion_weights
+from jowa.types import Batch
 
 
 def still(steps: int = 3) -> torch.Tensor:
@@ -35,3 +39,35 @@ def test_motion_counts_before_and_after_it_shows() -> None:
     extra = motion_weights(frames, 10.0)[0, :, 50, 50] - 1
     # A single pixel gets half of its patch's weight, lest it outweigh all else.
     assert extra.tolist() == [0.0, 5.0, 5.0, 5.0]
+
+
+def same_batches(a: Batch, b: Batch) -> bool:
+    pairs = [(getattr(a, field.name), getattr(b, field.name)) for field in fields(Batch)]
+    return all((x is None) == (y is None) and (x is None or torch.equal(x.cpu(), y.cpu())) for x, y in pairs)
+
+
+def check_order(plain: Feed, ahead: Feed) -> None:
+    """In order, out of order, after a jump: always the batch of the step that was asked for."""
+    for step in (4, 5, 6, 40, 7, 5, 8, 9):
+        assert same_batches(plain.pixels(step), ahead.pixels(step)), step
+        (a, weights), (b, others) = plain.tokenizer_frames(step, 10.0), ahead.tokenizer_frames(step, 10.0)
+        assert torch.equal(a.cpu(), b.cpu()) and weights is not None and others is not None
+        assert torch.equal(weights.cpu(), others.cpu())
+
+
+def test_batches_read_ahead_are_the_same(small_config, alone) -> None:
+    plain, ahead = Feed(small_config(), alone), Feed(small_config(), alone)
+    ahead._ahead = 2
+    check_order(plain, ahead)
+    assert len(ahead._prefetchers) == 2
+    ahead.close()
+    assert not ahead._prefetchers and same_batches(plain.pixels(9), ahead.pixels(9))
+    ahead.close()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_batches_on_a_gpu_are_those_on_a_cpu(small_config, alone) -> None:
+    on_gpu = Feed(small_config(), Place(0, 1, torch.device("cuda", 0)))
+    check_order(Feed(small_config(), alone), on_gpu)
+    on_gpu.close()
