@@ -24,6 +24,7 @@ import pytest
 from jowa.data import EpisodeStore, EpisodeWriter
 from jowa.data.dqn_replay.config import ImportConfig
 from jowa.data.dqn_replay.importer import import_dqn_replay
+from jowa.data.dqn_replay.pieces import Job, Outcome, import_piece
 from jowa.errors import DataError, JowaError, describe_os_error
 
 CRASHING = Path(__file__).with_name("crashing_import.py")
@@ -175,6 +176,17 @@ def test_without_isal_damage_is_told_the_same_way(config, source, fake, monkeypa
     damage(path, "observation", fake)
     with pytest.raises(DataError, match=re.escape(str(path)) + " " + cause):
         import_dqn_replay(config, progress=False)
+
+
+def test_a_worker_that_does_not_see_the_data_set(config, monkeypatch) -> None:
+    def elsewhere(job: Job) -> Outcome:
+        shutil.move(config.out, config.out.with_name("the coordinator's"))
+        return import_piece(job)
+
+    monkeypatch.setattr("jowa.data.dqn_replay.importer.import_piece", elsewhere)
+    with pytest.raises(DataError, match=r"the worker on .* does not see .*frames: put --out on a file system that all"):
+        import_dqn_replay(config, progress=False)
+    assert not config.out.exists()
 
 
 def test_a_cluster_that_loses_its_workers(config, monkeypatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from jowa.data.arrays import ArrayInfo, ShardWriter
 from jowa.data.dqn_replay.plan import MAX_PADDING, Log, Part, Piece, Taken
 from jowa.data.dqn_replay.source import BadFile, Checkpoint, Fault, Stream, read_array
 from jowa.data.schema import STEPS_PER_SHARD
+from jowa.errors import DataError
 from jowa.files import atomic_write_text
 from jowa.games import get_game
 
@@ -54,8 +56,14 @@ def import_piece(job: Job) -> Outcome:
     """Write the episodes of ``job`` into their block of rows, and its marker unless a file had a fault.
 
     A fault of the checkpoint itself leaves nothing; one of a checkpoint that its last episode goes on into, all
-    but that episode.
+    but that episode.  Raises :class:`DataError` where the data set cannot be seen.
     """
+    for info in job.infos.values():
+        if not (info.folder / "zarr.json").is_file():  # writing would work, onto a disk of this machine's own
+            raise DataError(
+                f"the worker on {socket.gethostname()} does not see {info.folder}: put --out on a file system that all "
+                "workers share under the same path"
+            )
     try:
         outcome = _Import(job).run()
     except BadFile as bad:
