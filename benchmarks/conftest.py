@@ -46,7 +46,7 @@ class Comparison:
         print(f"\n{claim} ({shapes}): {medians['ours']:.3g} s against {medians['rival']:.3g} s, ratio {ratio:.2f}")
         return ratio
 
-    def note(self, claim: str, shapes: str, **figures: float | str) -> None:
+    def note(self, claim: str, shapes: str, **figures: Any) -> None:
         """Add a row of figures that were measured without a rival, units in their names."""
         self.rows.append({"claim": claim, "shapes": shapes, **figures})
         told = ", ".join(f"{name} {value:,.4g}" if isinstance(value, float) else f"{name} {value}"

@@ -6,29 +6,24 @@ order; the one writer commits in the order k = 0, 1, 2, ..., so a store always h
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
-from multiprocessing.connection import wait as wait_for_handles
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jowa.data.schema import get_layout
+from jowa.data.workers import local_workers, plain_failures
 from jowa.data.writer import EpisodeWriter
 from jowa.env.atari import AtariEnv, AtariOptions
 from jowa.env.experts.policies import EXPERTS_VERSION, default_mixture, make_policy
-from jowa.errors import JowaError, UsageError
+from jowa.errors import UsageError
 from jowa.games import get_game
 from jowa.progress import steps_progress
 from jowa.types import Episode
@@ -183,22 +178,13 @@ def record(config: RecordConfig, progress: bool = True) -> Summary:
         for policy in config.mixture(game):
             if not policy.startswith("agent:"):  # loading an agent is the player's work
                 make_policy(policy, game)
-    try:
-        with EpisodeWriter.open(config.out, config.layout) as writer:
-            _agree_on_settings(writer, config)
-            games = [_Game(name, writer.num_steps(name), writer.num_episodes(name)) for name in config.games]
-            reused = sum(game.committed for game in games)
-            with _shown(config, games) if progress else nullcontext(lambda: None) as report:
-                _fill(writer, games, config, report)
-            return Summary(config.out, {g.name: g.steps for g in games}, {g.name: g.committed for g in games}, reused)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) or error.filename is None:
-            error.filename = str(config.out)
-        raise
-    except BrokenProcessPool:
-        raise JowaError(
-            "a playing process died (out of memory?): rerun with fewer --workers; finished episodes are kept"
-        ) from None
+    with plain_failures(config.out, "finished episodes"), EpisodeWriter.open(config.out, config.layout) as writer:
+        _agree_on_settings(writer, config)
+        games = [_Game(name, writer.num_steps(name), writer.num_episodes(name)) for name in config.games]
+        reused = sum(game.committed for game in games)
+        with _shown(config, games) if progress else nullcontext(lambda: None) as report:
+            _fill(writer, games, config, report)
+        return Summary(config.out, {g.name: g.steps for g in games}, {g.name: g.committed for g in games}, reused)
 
 
 def _agree_on_settings(writer: EpisodeWriter, config: RecordConfig) -> None:
@@ -240,7 +226,7 @@ def _fill(writer: EpisodeWriter, games: list[_Game], config: RecordConfig, repor
     options = AtariOptions(config.sticky, config.max_steps)
     # Twice as many episodes as processes: while a long early one holds up the commits, nobody may idle.
     ahead = 2 * workers if workers > 1 else 1
-    with _players(workers) as pool:
+    with local_workers(workers) as pool:
         while unfinished := [game for game in games if not game.finished(config.steps)]:
             for game in unfinished:
                 while sum(len(g.playing) for g in unfinished) < ahead and game.wants_more(config.steps):
@@ -260,42 +246,3 @@ def _commit_finished(writer: EpisodeWriter, game: _Game, target: int) -> None:
         writer.append(episode)
         game.steps += len(episode)
         game.committed += 1
-
-
-class _InThisProcess(Executor):
-    """Plays when asked to, in the calling process: for one worker no second process is needed."""
-
-    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """The finished future of ``function(*args)``."""
-        future: Future[Any] = Future()
-        future.set_result(function(*args, **kwargs))
-        return future
-
-
-@contextmanager
-def _players(workers: int) -> Iterator[Executor]:
-    if workers == 1:
-        yield _InThisProcess()
-        return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_prepare_player)
-    try:
-        yield pool
-    finally:
-        # What is still being played is not needed, or will be played again: do not wait for it.
-        processes = list((pool._processes or {}).values())
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.terminate()
-
-
-def _prepare_player() -> None:
-    """In a playing process: leave Ctrl-C to the recorder, and die with it even when it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _die_with(sentinel: int) -> None:
-    wait_for_handles([sentinel])
-    os._exit(1)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib.util
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -134,3 +136,13 @@ def _same_episode(a: Episode, b: Episode) -> None:
 @pytest.fixture(scope="session")
 def assert_same_episode() -> Callable[[Episode, Episode], None]:
     return _same_episode
+
+
+@pytest.fixture(scope="session")
+def fake() -> ModuleType:
+    """The module ``fake_dqn_replay`` beside this file."""
+    spec = importlib.util.spec_from_file_location("fake_dqn_replay", Path(__file__).with_name("fake_dqn_replay.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

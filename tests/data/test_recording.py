@@ -130,7 +130,7 @@ def test_a_dead_player_is_a_plain_error(tmp_path, monkeypatch) -> None:
     config = RecordConfig(tmp_path, ("Pong",), steps=30, **SHORT)
     record(config, progress=False)
     monkeypatch.setattr(recording, "play_episode", dies)
-    with pytest.raises(JowaError, match=r"a playing process died .* fewer --workers; finished episodes are kept"):
+    with pytest.raises(JowaError, match=r"a working process died .* fewer --workers; finished episodes are kept"):
         record(replace(config, steps=60), progress=False)
     assert EpisodeStore.open(tmp_path).num_episodes("Pong") == 2
 
