@@ -54,12 +54,22 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}"
 
 
+def _silent(done: int, note: str | None = None) -> None:
+    """What to call where nobody looks."""
+
+
 @contextmanager
-def steps_progress(title: str, total: int, unit: str, start: int = 0) -> Iterator[Callable[..., None]]:
+def steps_progress(
+    title: str, total: int, unit: str, start: int = 0, shown: bool = True
+) -> Iterator[Callable[..., None]]:
     """Show progress towards ``total``; yields a function of (how far, note) to call as things advance.
 
-    A note stays until the next one.  Without a terminal, lines are printed instead of a bar.
+    A note stays until the next one.  Without a terminal, lines are printed instead of a bar; nothing at all
+    unless ``shown``.
     """
+    if not shown:
+        yield _silent
+        return
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(unit))
     lines = None if console.is_terminal else _Lines(title, total, unit, start, console)

@@ -171,7 +171,7 @@ def check_root(path: Path) -> dict[str, Any]:
             f"{path} has schema version {attributes.get('version')!r}: this program reads versions "
             f"{' and '.join(map(str, READABLE))}; use the matching release of jowa, or record the data set anew"
         )
-    if attributes["version"] > 1:
+    if attributes["version"] > 1 or CHECKSUM in attributes:  # a 2 may have become a 1
         read_sealed(path / "zarr.json", f"the data set {path}")
     return {key: value for key, value in attributes.items() if key != CHECKSUM}
 

@@ -13,7 +13,10 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import zarr
+from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
+from jowa.data import schema
 from jowa.data.store import EpisodeStore
 from jowa.data.writer import EpisodeWriter
 from jowa.games import get_game
@@ -49,6 +52,60 @@ def make_store(tmp_path: Path, make_episode: MakeEpisode) -> Callable[..., Episo
         return EpisodeStore.open(tmp_path / "store")
 
     return make
+
+
+def old_store_maker(path: Path, episodes: Sequence[Episode]) -> Path:
+    """A store as version 1 of the schema wrote it: smaller shards, larger chunks, documents without checksums."""
+    root = zarr.create_group(path, zarr_format=3, attributes={"schema": schema.SCHEMA, "version": 1})
+    for game in dict.fromkeys(episode.game for episode in episodes):
+        chosen = [episode for episode in episodes if episode.game == game]
+        group, lengths = root.create_group(game), np.array([len(episode) for episode in chosen])
+        policies = list(dict.fromkeys(episode.policy for episode in chosen))
+        columns = {
+            "offset": np.cumsum(lengths) - lengths,
+            "length": lengths,
+            **{name: [getattr(episode, name) for episode in chosen] for name in ("terminal", "seed", "score")},
+            "policy": [policies.index(episode.policy) for episode in chosen],
+        }
+        for name, (dtype, row) in schema.STEP_ARRAYS.items():
+            rows = np.concatenate([getattr(episode, name) for episode in chosen])
+            _old_array(group, name, rows.astype(dtype), (32 if row else 4096, *row), (4096, *row))
+        for name, dtype in schema.EPISODE_ARRAYS.items():
+            _old_array(group, name, np.array(columns[name.removeprefix("episode_")], dtype), (1024,), None)
+        counts = {"num_episodes": len(chosen), "num_steps": int(lengths.sum()), "policies": policies}
+        group.update_attributes(counts)
+    return path
+
+
+def _old_array(group: zarr.Group, name: str, rows: np.ndarray, chunk: tuple[int, ...], shard: tuple | None) -> None:
+    packing = [ZstdCodec(level=1), Crc32cCodec()]
+    sharding = ShardingCodec(
+        chunk_shape=chunk, codecs=[BytesCodec(), *packing], index_codecs=[BytesCodec(), Crc32cCodec()]
+    )
+    array = group.create_array(
+        name, shape=rows.shape, chunks=shard or chunk, dtype=rows.dtype, serializer=sharding if shard else BytesCodec(),
+        compressors=None if shard else packing, filters=None, fill_value=rows.dtype.type(0).item(),
+        config={"write_empty_chunks": True},
+    )  # fmt: skip
+    array[:] = rows
+
+
+@pytest.fixture(scope="session")
+def make_old_store() -> Callable[[Path, Sequence[Episode]], Path]:
+    return old_store_maker
+
+
+def write_store(path: Path, episodes: Sequence[Episode], layout: str = "default") -> Path:
+    with EpisodeWriter.open(path, layout) as writer:
+        for episode in episodes:
+            writer.append(episode)
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_store_of() -> Callable[..., Path]:
+    """A store of given episodes: (path, episodes, layout)."""
+    return write_store
 
 
 @pytest.fixture
