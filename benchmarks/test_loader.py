@@ -7,6 +7,7 @@ episode's terminals (docs/dataset.md).  All rivals read the same frames, one thr
 from __future__ import annotations
 
 import ctypes.util
+import gzip
 import json
 import os
 import shutil
@@ -257,11 +258,13 @@ def test_bytes_a_frame(sets: Sets, compare, game: str) -> None:
     figures = {name: size((getattr(sets, name).path / game).rglob("*")) / steps for name in ("default", "fast")} | {
         name: size(getattr(sets, name).glob(f"{game}-*.h5")) / steps for name in ("published", "gzip")
     }
+    packed = gzip.compress(sets.default.read_frames(game, 0, sets.default.num_rows(game)).tobytes(), 9)
+    figures["dqn_replay_gz"] = len(packed) / steps  # observations alone, as DQN-Replay packs them
     compare.note(
         "bytes a step on disk, everything included", f"{game}, {steps:,} steps",
         **figures, raw=7056.0 + 1 + 4, published_over_default=figures["published"] / figures["default"],
     )  # fmt: skip
-    assert figures["default"] * 10 < figures["published"] and figures["default"] < figures["gzip"] * 1.5
+    assert figures["default"] * 10 < figures["published"] and figures["default"] < figures["gzip"]
 
 
 SIZES = (100_000, 1_000_000, 10_000_000)

@@ -81,7 +81,7 @@ def create_game_group(path: Path, game: str, layout: Layout) -> None:
     group = zarr.create_group(unfinished, zarr_format=3, overwrite=True)
     for name, (dtype, row) in STEP_ARRAYS.items():
         chunk = (layout.frames_per_chunk if row else SCALARS_PER_CHUNK, *row)
-        create_array(group, name, dtype, chunk, (STEPS_PER_SHARD, *row), layout.codec if row else "zstd")
+        create_array(group, name, dtype, chunk, (STEPS_PER_SHARD, *row), layout.codec)
     for name, dtype in EPISODE_ARRAYS.items():
         create_array(group, name, dtype, (TABLE_CHUNK,), None)
     group.update_attributes({NUM_EPISODES: 0, NUM_STEPS: 0, NUM_ROWS: 0, POLICIES: []})
