@@ -6,10 +6,10 @@ same files and is the oracle in the tests; :class:`Rows` maps them, and decodes 
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +18,8 @@ from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 
 from jowa.data import schema
-from jowa.errors import DataError
+from jowa.errors import DataError, JowaError
 from jowa.files import atomic_write
-
-with contextlib.suppress(ImportError):  # without the native core the store is read through zarr-python
-    from jowa import _native
 
 if TYPE_CHECKING:
     from jowa import _native
@@ -31,6 +28,18 @@ MAX_MAPPED = 8192
 """Shards of one array that stay mapped; Linux allows a process 65,530 mappings in all."""
 ABSENT = np.uint64(2**64 - 1)
 """Offset and size, in a shard's index, of a chunk that was never written."""
+
+
+def native() -> ModuleType:
+    """The native core; :class:`JowaError` where it was not built."""
+    try:
+        from jowa import _native
+    except ImportError as error:
+        raise JowaError(
+            f"jowa's native core is missing ({error}): build it with pip install -e . (or make install); without it, "
+            "EpisodeStore.open(path, native=False) reads slowly"
+        ) from None
+    return _native
 
 
 _CODECS = [["bytes", *inner, *end] for inner in (["zstd"], ["blosc"], []) for end in (["crc32c"], [])]
@@ -120,7 +129,7 @@ class Rows:
     def reader(self) -> _native.RowReader:
         """The native reader."""
         info, axes = self.info, len(self.info.row_shape)
-        return _native.RowReader(
+        return native().RowReader(
             str(info.folder / "c"), "/0" * axes, info.shard_rows, info.chunk_rows, info.row_bytes,
             info.codec, info.checksum, MAX_MAPPED,
         )  # fmt: skip

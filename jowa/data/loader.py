@@ -11,7 +11,7 @@ from typing import Any, Generic, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from jowa.data.arrays import Rows
+from jowa.data.arrays import Rows, native
 from jowa.data.segments import SegmentIndex, Windows
 from jowa.data.store import EpisodeStore
 from jowa.data.tokens import TOKENS, TokenStore
@@ -88,9 +88,7 @@ class SegmentLoader:
                 self.store.fetch(self.index.games[number], name, first, first + windows.count[chosen])
 
     def _gather(self, windows: Windows, out: Mapping[str, NDArray[Any]]) -> None:
-        from jowa import _native
-
-        fault = _native.gather(
+        fault = native().gather(
             [[rows.reader for rows in readers] for readers in self._arrays.values()],
             [out[name] for name in self._arrays],
             windows.game, windows.first, windows.count, self.index.length, self.threads, False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from dataclasses import fields
 
@@ -13,7 +14,7 @@ from jowa.data.loader import Prefetcher, SegmentLoader, read_segment
 from jowa.data.segments import SegmentIndex
 from jowa.data.store import EpisodeStore
 from jowa.data.writer import EpisodeWriter
-from jowa.errors import DataError, UsageError
+from jowa.errors import DataError, JowaError, UsageError
 from jowa.games import get_game
 from jowa.types import Segments
 
@@ -166,3 +167,13 @@ def test_prefetcher_passes_errors_on() -> None:
         assert [ahead.get(0), ahead.get(1)] == [0, 1]
         with pytest.raises(DataError, match="damaged"):
             ahead.get(2)
+
+
+def test_without_the_native_core(make_store, make_episode, assert_same_episode, monkeypatch) -> None:
+    store = make_store(Pong=[9])
+    monkeypatch.setitem(sys.modules, "jowa._native", None)
+    monkeypatch.delattr("jowa._native", raising=False)
+    with pytest.raises(JowaError, match=r"native core is missing .*: build it with pip install -e"):
+        EpisodeStore.open(store.path).read_episode("Pong", 0)
+    plain = EpisodeStore.open(store.path, native=False)
+    assert_same_episode(plain.read_episode("Pong", 0), make_episode("Pong", 9, 0))
