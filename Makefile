@@ -53,6 +53,7 @@ check: install-dev  ## lint, types, contracts, test: what CI runs; says where th
 	done; echo "== all passed:$$report"
 
 gpu:  ## on a machine with a GPU, in this $(PYTHON)'s own environment: its tests, conformance, benchmarks
+	$(PYTHON) -m benchmarks.gpu
 	$(PYTHON) -m pytest -m gpu tests
 	$(PYTHON) -m jowa.conformance tests/golden --device cuda
 	$(PYTHON) -m jowa.conformance tests/golden --device cuda --dtype bfloat16

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import importlib.metadata
 import json
 import platform
 import re
@@ -64,6 +66,8 @@ def compare() -> Iterator[Comparison]:
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     name = device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        versions["triton"] = importlib.metadata.version("triton")
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     path = RESULTS / f"{slug}-{date}.json"
     # What another session measured on this day stays, unless it was measured again.

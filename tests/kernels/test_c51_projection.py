@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from jowa.kernels.c51_projection import c51_projection, c51_projection_reference
+
+# A machine with a GPU may have nothing beyond torch, triton, NumPy and pytest.
+st = pytest.importorskip("hypothesis.strategies")
+given, settings = (getattr(pytest.importorskip("hypothesis"), name) for name in ("given", "settings"))
 
 
 def draw(rows: int, atoms: int, seed: int) -> torch.Tensor:

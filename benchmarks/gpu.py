@@ -1,0 +1,131 @@
+"""``python -m benchmarks.gpu``: everything that waits for a GPU, in one command and under ten minutes.
+
+Builds the package if it is not built, runs the kernels' tests and 1,000 random shapes a kernel on the device, then the
+benchmarks, and writes ``results/<device>-<date>.json`` and the same as a table in Markdown.  Needs torch, triton, NumPy
+and pytest.  A step that fails does not stop the others; the exit code says whether all passed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+LIMIT = 600.0
+"""Seconds for everything."""
+KERNEL_BENCHMARKS = ("test_vq_lookup.py", "test_c51_loss.py")
+"""Benchmarks that need no package beyond torch, triton, NumPy and pytest."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the run."""
+
+    name: str
+    command: list[str]
+    share: float
+    """Of the time that is left when it starts, at most."""
+
+
+def steps(count: int, device: str) -> list[Step]:
+    """What is run, in order: what can be wrong first, what takes long last."""
+    python = sys.executable
+    pytest = [python, "-m", "pytest", "-q", "--override-ini", "addopts=--import-mode=importlib --strict-markers"]
+    tests = [*pytest, "tests/kernels", *(["-m", "gpu"] if device == "cuda" else ["-k", "not triton"])]
+    shapes = [python, "-m", "benchmarks.random_shapes", "--device", device, "--count"]
+    planned = []
+    if importlib.util.find_spec("jowa._native") is None:
+        build = [python, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "-e", "."]
+        planned.append(Step("build", build, 0.3))
+    planned += [
+        Step("kernel tests", tests, 0.4),
+        Step("random shapes", [*shapes, str(count)], 0.5),
+    ]
+    sanitizer = shutil.which("compute-sanitizer")
+    if sanitizer and device == "cuda":
+        planned.append(Step("compute-sanitizer", [sanitizer, "--error-exitcode", "9", *shapes, "3"], 0.3))
+    files = [f"benchmarks/{name}" for name in KERNEL_BENCHMARKS]
+    planned.append(Step("benchmarks", [*pytest, "-s", *files], 1.0))
+    return planned
+
+
+def run_all(planned: list[Step], say: Callable[[str], None]) -> dict[str, str]:
+    """Run the steps; what became of each: passed, failed (code), or out of time."""
+    ends, outcomes = time.monotonic() + LIMIT, {}
+    for number, step in enumerate(planned, 1):
+        left = ends - time.monotonic()
+        say(f"== {number}/{len(planned)} {step.name}, {left:.0f} s left: {' '.join(step.command)}")
+        began = time.monotonic()
+        try:
+            code = subprocess.run(step.command, cwd=ROOT, check=False, timeout=max(left * step.share, 1)).returncode
+            outcome = "passed" if code == 0 else f"failed ({code})"
+        except subprocess.TimeoutExpired:
+            outcome = "out of time"
+        outcomes[step.name] = f"{outcome}, {time.monotonic() - began:.0f} s"
+        say(f"== {step.name}: {outcomes[step.name]}")
+    return outcomes
+
+
+def table(document: dict[str, Any]) -> str:
+    """A results file as Markdown; only what was measured is in it."""
+    lines = [f"# {document['device']}, {document['date']}", ""]
+    lines += [", ".join(f"{name} {version}" for name, version in document["versions"].items()), ""]
+    lines += ["| claim | shapes | ours | rival | ratio | more |", "| --- | --- | ---: | ---: | ---: | --- |"]
+    for row in document["rows"]:
+        seconds = row.get("seconds", {})
+        ours, rival = (f"{seconds[name] * 1e3:.3g} ms" if name in seconds else "" for name in ("ours", "rival"))
+        ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
+        known = {"claim", "shapes", "runs", "seconds", "ratio"}
+        more = ", ".join(f"{key} {_short(value)}" for key, value in row.items() if key not in known)
+        lines.append(f"| {row['claim']} | {row['shapes']} | {ours} | {rival} | {ratio} | {more} |")
+    return "\n".join(lines) + "\n"
+
+
+def _short(value: object) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+
+
+def write_tables() -> list[Path]:
+    """A table beside each results file that has rows of benchmarks and none that is newer."""
+    written = []
+    for path in sorted(RESULTS.glob("*.json")):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        beside = path.with_suffix(".md")
+        if "versions" in document and (not beside.exists() or beside.stat().st_mtime < path.stat().st_mtime):
+            beside.write_text(table(document), encoding="utf-8")
+            written.append(beside)
+    return written
+
+
+def main() -> None:
+    """Run everything and say what passed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser.add_argument("--count", type=int, default=1000, help="random shapes a kernel")
+    parser.add_argument("--rehearse", action="store_true", help="run on a CPU what a CPU can run, to try the command")
+    options = parser.parse_args()
+    if not torch.cuda.is_available() and not options.rehearse:
+        raise SystemExit("error: torch sees no CUDA device: nothing to run here; --rehearse tries the command on a CPU")
+    device = "cpu" if options.rehearse else "cuda"
+    name = "a CPU" if options.rehearse else torch.cuda.get_device_name()
+    print(f"== {name}, torch {torch.__version__}, Python {sys.version.split()[0]}", flush=True)
+    outcomes = run_all(steps(options.count, device), lambda text: print(text, flush=True))
+    tables = [str(path.relative_to(ROOT)) for path in write_tables()]
+    print("\n".join(f"{name}: {outcome}" for name, outcome in outcomes.items()))
+    print(f"tables: {', '.join(tables) or 'none, nothing was measured'}")
+    raise SystemExit(0 if all(outcome.startswith("passed") for outcome in outcomes.values()) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Each kernel against its oracle at random shapes, on a device: ``python -m benchmarks.random_shapes``.
+
+Needs torch, NumPy and, on a GPU, Triton.  A failure prints the seed that repeats it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+
+from jowa.kernels.c51_loss import c51_loss, c51_loss_reference
+from jowa.kernels.vq_lookup import vq_lookup, vq_lookup_reference
+
+Check = Callable[[torch.Generator, torch.device], None]
+
+
+def integer(generator: torch.Generator, low: int, high: int) -> int:
+    """One of ``low`` to ``high``, both included."""
+    return int(torch.randint(low, high + 1, (), generator=generator))
+
+
+def normal(generator: torch.Generator, device: torch.device, *shape: int, scale: float = 1.0) -> torch.Tensor:
+    """Normal float32 numbers on ``device``, the same on every device for the same generator."""
+    return (torch.randn(shape, generator=generator) * scale).to(device)
+
+
+def check_vq_lookup(generator: torch.Generator, device: torch.device) -> None:
+    """The same tokens, ties and magnitudes included."""
+    codes, width = integer(generator, 1, 2100), integer(generator, 1, 513)
+    # The oracle holds all differences in float64: a hundred megabytes at most.
+    count, scale = integer(generator, 0, min(3000, 13_000_000 // (codes * width))), 10.0 ** integer(generator, -3, 3)
+    latents, codebook = normal(generator, device, count, width, scale=scale), normal(generator, device, codes, width)
+    codebook *= scale
+    if integer(generator, 0, 1):  # few levels: exact ties
+        latents, codebook = (latents / scale).round() * scale, (codebook / scale).round() * scale
+    assert torch.equal(vq_lookup(latents, codebook), vq_lookup_reference(latents, codebook))
+
+
+def check_c51_loss(generator: torch.Generator, device: torch.device) -> None:
+    """Losses and gradients, in float32 and in bfloat16."""
+    members, steps = integer(generator, 1, 4), integer(generator, 0, 300)
+    actions, atoms = integer(generator, 1, 18), integer(generator, 2, 64)
+    dtype = torch.bfloat16 if integer(generator, 0, 1) else torch.float32
+    logits = normal(generator, device, members, steps, actions, atoms, scale=3.0).to(dtype).requires_grad_()
+    chosen = torch.randint(actions, (steps,), generator=generator).to(device)
+    targets = normal(generator, device, steps, atoms).softmax(-1)
+    weights = normal(generator, device, 2, steps)
+    found = torch.stack(c51_loss(logits, chosen, targets, -10.0, 30.0))
+    expected = torch.stack(c51_loss_reference(logits, chosen, targets, -10.0, 30.0))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    gradients = [torch.autograd.grad((values * weights).sum(), logits)[0].float() for values in (found, expected)]
+    tolerance = 1e-4 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(*gradients, rtol=tolerance, atol=tolerance)
+
+
+CHECKS: dict[str, Check] = {"vq_lookup": check_vq_lookup, "c51_loss": check_c51_loss}
+
+
+def run(name: str, count: int, device: torch.device, first_seed: int = 0) -> float:
+    """``count`` random cases of kernel ``name``; returns the seconds they took.
+
+    Raises AssertionError naming the seed of the first case that fails.
+    """
+    began = time.monotonic()
+    for seed in range(first_seed, first_seed + count):
+        try:
+            CHECKS[name](torch.Generator().manual_seed(seed), device)
+        except Exception as error:
+            raise AssertionError(
+                f"{name} fails at seed {seed}; repeat it with: python -m benchmarks.random_shapes --kernels {name} "
+                f"--first-seed {seed} --count 1 --device {device}\n{error}"
+            ) from error
+    return time.monotonic() - began
+
+
+def main() -> None:
+    """Check the kernels that are named."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.random_shapes", description=__doc__)
+    parser.add_argument("--kernels", nargs="+", default=list(CHECKS), choices=list(CHECKS))
+    parser.add_argument("--count", type=int, default=1000, help="cases a kernel")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    for name in options.kernels:
+        seconds = run(name, options.count, torch.device(options.device), options.first_seed)
+        print(f"{name}: {options.count} random shapes agree, {seconds:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""python -m benchmarks.gpu, as far as a machine without a GPU can try it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+gpu = importlib.import_module("benchmarks.gpu")
+random_shapes = importlib.import_module("benchmarks.random_shapes")
+sys.path.pop(0)
+
+
+@pytest.mark.parametrize("kernel", random_shapes.CHECKS)
+def test_random_shapes_agree(kernel: str) -> None:
+    random_shapes.run(kernel, 5, torch.device("cpu"))
+
+
+def test_a_failure_names_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(generator: torch.Generator, device: torch.device) -> None:
+        assert generator.initial_seed() != 3, "wrong"
+
+    monkeypatch.setitem(random_shapes.CHECKS, "vq_lookup", fails)
+    with pytest.raises(AssertionError, match=r"vq_lookup fails at seed 3; repeat it with: .* --first-seed 3 --count 1"):
+        random_shapes.run("vq_lookup", 10, torch.device("cpu"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu"], cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 1 and "torch sees no CUDA device: nothing to run here" in done.stderr
+
+
+def test_a_step_that_fails_stops_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = [
+        gpu.Step("bad", [sys.executable, "-c", "raise SystemExit(3)"], 0.5),
+        gpu.Step("slow", [sys.executable, "-c", "import time; time.sleep(60)"], 0.001),
+        gpu.Step("good", [sys.executable, "-c", "pass"], 0.5),
+    ]
+    outcomes = gpu.run_all(steps, print)
+    assert outcomes["bad"].startswith("failed (3)") and outcomes["good"].startswith("passed")
+    assert outcomes["slow"].startswith("out of time")
+    assert "== 3/3 good" in capsys.readouterr().out
+
+
+def test_the_table_holds_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"claim": "faster", "shapes": "3 x 4", "runs": 7, "seconds": {"ours": 0.001, "rival": 0.0025}, "ratio": 2.5},
+        {"claim": "rates", "shapes": "all", "GB_s": 1234.5, "peak_mb": 9},
+    ]
+    document = {"device": "A GPU", "date": "2026-01-02", "versions": {"torch": "9"}, "rows": rows}
+    (tmp_path / "a-gpu.json").write_text(json.dumps(document))
+    (tmp_path / "demo.json").write_text("{}")
+    monkeypatch.setattr(gpu, "RESULTS", tmp_path)
+    (written,) = gpu.write_tables()
+    text = written.read_text()
+    assert "| faster | 3 x 4 | 1 ms | 2.5 ms | 2.50 |  |" in text
+    assert "| rates | all |  |  |  | GB_s 1,234, peak_mb 9 |" in text
+    assert gpu.write_tables() == [], "nothing is newer"
