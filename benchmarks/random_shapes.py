@@ -46,10 +46,11 @@ def check_c51_loss(generator: torch.Generator, device: torch.device) -> None:
     dtype = torch.bfloat16 if integer(generator, 0, 1) else torch.float32
     logits = normal(generator, device, members, steps, actions, atoms, scale=3.0).to(dtype).requires_grad_()
     chosen = torch.randint(actions, (steps,), generator=generator).to(device)
-    targets = normal(generator, device, steps, atoms).softmax(-1)
+    successor, rewards = normal(generator, device, steps, atoms).softmax(-1), normal(generator, device, steps, scale=9)
+    discounts = torch.rand(steps, generator=generator).to(device) * (normal(generator, device, steps) > -1)
     weights = normal(generator, device, 2, steps)
-    found = torch.stack(c51_loss(logits, chosen, targets, -10.0, 30.0))
-    expected = torch.stack(c51_loss_reference(logits, chosen, targets, -10.0, 30.0))
+    found = torch.stack(c51_loss(logits, chosen, successor, rewards, discounts, -10.0, 30.0))
+    expected = torch.stack(c51_loss_reference(logits, chosen, successor, rewards, discounts, -10.0, 30.0))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     gradients = [torch.autograd.grad((values * weights).sum(), logits)[0].float() for values in (found, expected)]
     tolerance = 1e-4 if dtype == torch.float32 else 2e-2

@@ -10,32 +10,41 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from jowa.kernels.c51_projection import c51_projection
+
 EPSILON = 1e-8
 """Added to probabilities before the logarithm, as published."""
 
 
-def c51_loss(logits: Tensor, actions: Tensor, targets: Tensor, v_min: float, v_max: float) -> tuple[Tensor, Tensor]:
+def c51_loss(
+    logits: Tensor, actions: Tensor, successor: Tensor, rewards: Tensor, discounts: Tensor, v_min: float, v_max: float
+) -> tuple[Tensor, Tensor]:
     """(td, gap), both float32 (N,): -sum m log(p(a) + 1e-8), and logsumexp of Q over all actions minus Q(a).
 
-    ``logits`` float (E, N, A, Z), ``actions`` int64 (N,) below A, ``targets`` float32 (N, Z) without gradient; p is the
-    ensemble's mean distribution, Q its expectation on atoms spread evenly over [v_min, v_max].  With Triton on a GPU
-    one kernel each way (:mod:`jowa.kernels.c51_loss_triton`), else :func:`c51_loss_reference`.
+    ``logits`` float (E, N, A, Z), ``actions`` int64 (N,) below A; p is the ensemble's mean distribution, Q its
+    expectation on atoms spread evenly over [v_min, v_max].  m is the projection of r + g Z' (Bellemare et al. 2017):
+    ``successor`` float (N, Z) the distribution of Z', ``rewards`` and ``discounts`` float (N,), a discount of 0 for r
+    alone; none of them gets a gradient.  With Triton on a GPU one kernel each way, without a tensor of N Z Z
+    (:mod:`jowa.kernels.c51_loss_triton`), else :func:`c51_loss_reference`.
     Raises ValueError for shapes, dtypes or devices that do not fit.
     """
-    _check(logits, actions, targets)
+    _check(logits, actions, successor, rewards, discounts)
     if not _runs_triton(logits):
-        return c51_loss_reference(logits, actions, targets, v_min, v_max)
+        return c51_loss_reference(logits, actions, successor, rewards, discounts, v_min, v_max)
     from jowa.kernels.c51_loss_triton import FusedC51
 
-    arguments = (logits.contiguous(), actions.contiguous(), targets.float().contiguous())
-    td, gap = FusedC51.apply(*arguments, v_min, v_max, EPSILON)  # type: ignore[no-untyped-call]
+    targets = (tensor.detach().float().contiguous() for tensor in (successor, rewards, discounts))
+    inputs = (logits.contiguous(), actions.contiguous(), *targets)
+    td, gap = FusedC51.apply(*inputs, v_min, v_max, EPSILON)  # type: ignore[no-untyped-call]
     return td, gap
 
 
 def c51_loss_reference(
-    logits: Tensor, actions: Tensor, targets: Tensor, v_min: float, v_max: float
+    logits: Tensor, actions: Tensor, successor: Tensor, rewards: Tensor, discounts: Tensor, v_min: float, v_max: float
 ) -> tuple[Tensor, Tensor]:
     """The definition; see :func:`c51_loss`."""
+    with torch.no_grad():
+        targets = c51_projection(successor, rewards, discounts, v_min, v_max)
     mean = logits.float().softmax(-1).mean(0)
     steps = torch.arange(len(actions), device=actions.device)
     td = -(targets * (mean[steps, actions] + EPSILON).log()).sum(-1)
@@ -47,15 +56,22 @@ def _runs_triton(logits: Tensor) -> bool:
     return logits.is_cuda and find_spec("triton") is not None
 
 
-def _check(logits: Tensor, actions: Tensor, targets: Tensor) -> None:
-    if logits.ndim != 4 or actions.shape != logits.shape[1:2] or targets.shape != (len(actions), logits.shape[3]):
+def _check(logits: Tensor, actions: Tensor, successor: Tensor, rewards: Tensor, discounts: Tensor) -> None:
+    steps = (len(actions),)
+    fits = logits.ndim == 4 and actions.shape == logits.shape[1:2] and successor.shape == (*steps, logits.shape[3])
+    if not fits or rewards.shape != steps or discounts.shape != steps:
         raise ValueError(
-            "logits (E, N, A, Z), actions (N,) and targets (N, Z) must share N and Z, got "
-            f"{tuple(logits.shape)}, {tuple(actions.shape)}, {tuple(targets.shape)}"
+            "logits (E, N, A, Z), actions, rewards, discounts (N,) and successor (N, Z) must share N and Z, got "
+            f"{tuple(logits.shape)}, {tuple(actions.shape)}, {tuple(rewards.shape)}, {tuple(discounts.shape)} and "
+            f"{tuple(successor.shape)}"
         )
     if not logits.is_floating_point() or actions.dtype != torch.int64:
         raise ValueError(f"logits must be floating and actions int64, got {logits.dtype} and {actions.dtype}")
-    if not logits.device == actions.device == targets.device:
-        raise ValueError(
-            f"logits are on {logits.device}, actions on {actions.device}, targets on {targets.device}: move them"
-        )
+    for name, tensor in (
+        ("actions", actions),
+        ("successor", successor),
+        ("rewards", rewards),
+        ("discounts", discounts),
+    ):
+        if tensor.device != logits.device:
+            raise ValueError(f"logits are on {logits.device}, {name} on {tensor.device}: move them")

@@ -1,4 +1,4 @@
-"""The critic's two losses in one pass over its logits, forward and backward, as Triton kernels.
+"""The critic's two losses and the Bellman projection in one pass over the logits, forward and backward, in Triton.
 
 Letters: E ensemble members, N steps, A actions, Z atoms.  Called by :mod:`jowa.kernels.c51_loss`, never directly.
 A program handles one step: its E x A x Z logits are read once forward and twice backward, and nothing of that size but
@@ -40,19 +40,40 @@ def _mean_and_values(
 
 
 @triton.jit
+def _projected(successor, rewards, discounts, step, v_min, spacing, Z: tl.constexpr, columns):
+    """The Bellman projection (BLOCK_Z,) of one step: atom j gathers from each moved atom what lies within a spacing."""
+    mass = tl.load(successor + step * Z + columns, mask=columns < Z, other=0.0).to(tl.float32)
+    moved = tl.load(rewards + step) + tl.load(discounts + step) * (v_min + columns.to(tl.float32) * spacing)
+    place = tl.minimum(tl.maximum((moved - v_min) / spacing, 0.0), Z - 1.0)
+    shares = tl.maximum(1.0 - tl.abs(place[:, None] - columns.to(tl.float32)[None, :]), 0.0)
+    return tl.sum(mass[:, None] * shares, axis=0)
+
+
+@triton.jit
+def _read(
+    logits, actions, successor, rewards, discounts, step, N, v_min, spacing,
+    E: tl.constexpr, A: tl.constexpr, Z: tl.constexpr, rows, columns,
+):  # fmt: skip
+    """What both directions need of a step: mean distribution, Q (-inf beyond A), atoms, which row was taken, target."""
+    wanted = _projected(successor, rewards, discounts, step, v_min, spacing, Z, columns)
+    mean, q, atoms = _mean_and_values(logits, step, N, v_min, spacing, E, A, Z, rows, columns)
+    taken = rows == tl.load(actions + step)
+    return mean, tl.where(rows < A, q, float("-inf")), atoms, taken, wanted
+
+
+@triton.jit
 def forward_kernel(
-    logits, actions, targets, td, gap, N, v_min, spacing, epsilon,
+    logits, actions, successor, rewards, discounts, td, gap, N, v_min, spacing, epsilon,
     E: tl.constexpr, A: tl.constexpr, Z: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_Z: tl.constexpr,
 ):  # fmt: skip
     """td: -sum m log(p(a) + epsilon); gap: logsumexp of Q over the actions minus Q of the one taken."""
     step = tl.program_id(0)
     rows, columns = tl.arange(0, BLOCK_A), tl.arange(0, BLOCK_Z)
-    mean, q, _ = _mean_and_values(logits, step, N, v_min, spacing, E, A, Z, rows, columns)
-    taken = rows == tl.load(actions + step)
-    wanted = tl.load(targets + step * Z + columns, mask=columns < Z, other=0.0)
+    mean, q, _, taken, wanted = _read(
+        logits, actions, successor, rewards, discounts, step, N, v_min, spacing, E, A, Z, rows, columns
+    )
     predicted = tl.sum(tl.where(taken[:, None], mean, 0.0), axis=0)
     tl.store(td + step, -tl.sum(wanted * tl.log(predicted + epsilon), axis=0))
-    q = tl.where(rows < A, q, float("-inf"))
     highest = tl.max(q, axis=0)
     spread = highest + tl.log(tl.sum(tl.exp(q - highest), axis=0))
     tl.store(gap + step, spread - tl.sum(tl.where(taken, q, 0.0), axis=0))
@@ -60,16 +81,15 @@ def forward_kernel(
 
 @triton.jit
 def backward_kernel(
-    logits, actions, targets, td_gradient, gap_gradient, gradient, N, v_min, spacing, epsilon,
+    logits, actions, successor, rewards, discounts, td_gradient, gap_gradient, gradient, N, v_min, spacing, epsilon,
     E: tl.constexpr, A: tl.constexpr, Z: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_Z: tl.constexpr,
 ):  # fmt: skip
     """The gradient by the logits, from the gradients by each step's td and gap; distributions are computed anew."""
     step = tl.program_id(0)
     rows, columns = tl.arange(0, BLOCK_A), tl.arange(0, BLOCK_Z)
-    mean, q, atoms = _mean_and_values(logits, step, N, v_min, spacing, E, A, Z, rows, columns)
-    taken = rows == tl.load(actions + step)
-    wanted = tl.load(targets + step * Z + columns, mask=columns < Z, other=0.0)
-    q = tl.where(rows < A, q, float("-inf"))
+    mean, q, atoms, taken, wanted = _read(
+        logits, actions, successor, rewards, discounts, step, N, v_min, spacing, E, A, Z, rows, columns
+    )
     policy = tl.exp(q - tl.max(q, axis=0))
     policy = policy / tl.sum(policy, axis=0)
     by_q = tl.load(gap_gradient + step) * (policy - tl.where(taken, 1.0, 0.0))
@@ -85,12 +105,13 @@ def backward_kernel(
 
 
 class FusedC51(torch.autograd.Function):
-    """(td, gap), both float32 (N,), of logits (E, N, A, Z), actions int64 (N,), targets float32 (N, Z)."""
+    """(td, gap), both float32 (N,), of logits (E, N, A, Z), actions int64 (N,), successors (N, Z), and float32 (N,)."""
 
     @staticmethod
     def forward(
-        context, logits: Tensor, actions: Tensor, targets: Tensor, v_min: float, v_max: float, epsilon: float
-    ) -> tuple[Tensor, Tensor]:
+        context, logits: Tensor, actions: Tensor, successor: Tensor, rewards: Tensor, discounts: Tensor,
+        v_min: float, v_max: float, epsilon: float,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Contiguous inputs on one device."""
         members, steps, choices, atoms = logits.shape
         td = torch.empty(steps, dtype=torch.float32, device=logits.device)
@@ -98,19 +119,20 @@ class FusedC51(torch.autograd.Function):
         numbers = (steps, v_min, (v_max - v_min) / (atoms - 1), epsilon)
         sizes = (members, choices, atoms, triton.next_power_of_2(choices), triton.next_power_of_2(atoms))
         if steps:
-            forward_kernel[(steps,)](logits, actions, targets, td, gap, *numbers, *sizes, num_warps=WARPS)
-        context.save_for_backward(logits, actions, targets)
+            inputs = (logits, actions, successor, rewards, discounts)
+            forward_kernel[(steps,)](*inputs, td, gap, *numbers, *sizes, num_warps=WARPS)
+        context.save_for_backward(logits, actions, successor, rewards, discounts)
         context.numbers, context.sizes = numbers, sizes
         return td, gap
 
     @staticmethod
     def backward(context, td_gradient: Tensor, gap_gradient: Tensor):
         """By the logits alone: targets come from a network that is not trained here."""
-        logits, actions, targets = context.saved_tensors
+        logits, *others = context.saved_tensors
         gradient = torch.empty_like(logits)
         if logits.shape[1]:
             backward_kernel[(logits.shape[1],)](
-                logits, actions, targets, td_gradient.contiguous(), gap_gradient.contiguous(), gradient,
+                logits, *others, td_gradient.contiguous(), gap_gradient.contiguous(), gradient,
                 *context.numbers, *context.sizes, num_warps=WARPS,
             )  # fmt: skip
-        return gradient, None, None, None, None, None
+        return gradient, None, None, None, None, None, None, None

@@ -11,16 +11,28 @@ from jowa.kernels.c51_loss import c51_loss
 
 
 def critic_losses(
-    q_logits: Tensor, actions: Tensor, targets: Tensor, weights: Tensor, mask: Tensor, v_min: float, v_max: float
+    q_logits: Tensor,
+    actions: Tensor,
+    successor: Tensor,
+    rewards: Tensor,
+    discounts: Tensor,
+    weights: Tensor,
+    mask: Tensor,
+    v_min: float,
+    v_max: float,
 ) -> tuple[Tensor, Tensor]:
     """(td, cql), float32 scalars.
 
-    td: mean over ``weights`` of -sum m log(p(a) + 1e-8).  cql: mean over ``mask`` of logsumexp over all actions of Q
-    minus Q of the data's action; it pushes down all actions and pulls up the data's.
-    ``q_logits`` float (E, B, L, A, Z), ``actions`` int64 (B, L), ``targets`` float32 (B, L, Z) from
-    :func:`jowa.losses.td.td_targets`, ``weights`` and ``mask`` bool (B, L).
+    td: mean over ``weights`` of -sum m log(p(a) + 1e-8), m the projection of r + g Z'.  cql: mean over ``mask`` of
+    logsumexp over all actions of Q minus Q of the data's action; it pushes down all actions and pulls up the data's.
+    ``q_logits`` float (E, B, L, A, Z), ``actions`` int64 (B, L), ``successor`` float32 (B, L, Z) from
+    :func:`jowa.losses.td.td_successors`, ``rewards`` and ``discounts`` float (B, L), 0 at an end, ``weights`` and
+    ``mask`` bool (B, L).
     """
-    td, gap = c51_loss(q_logits.flatten(1, 2), actions.flatten(), targets.flatten(0, 1), v_min, v_max)
+    td, gap = c51_loss(
+        q_logits.flatten(1, 2), actions.flatten(), successor.flatten(0, 1), rewards.flatten(), discounts.flatten(),
+        v_min, v_max,
+    )  # fmt: skip
     return _mean(td, weights.flatten()), _mean(gap, mask.flatten())
 
 

@@ -13,7 +13,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from jowa.config import TOKENS_PER_FRAME
-from jowa.losses import critic_losses, end_loss, frame_loss, reward_loss, td_targets, td_weights
+from jowa.losses import critic_losses, end_loss, frame_loss, reward_loss, td_successors, td_weights
 from jowa.model.heads import q_distribution
 from jowa.model.world_action import WorldActionModel
 from jowa.types import Batch
@@ -73,11 +73,12 @@ class Objective(nn.Module):
     def _critic_losses(self, q_logits: Tensor, target_logits: Tensor | None, batch: Batch) -> dict[str, Tensor]:
         assert target_logits is not None
         v_min, v_max = self.model.config.v_min, self.model.config.v_max
-        targets = td_targets(
-            q_distribution(target_logits), batch.rewards, batch.ends, batch.legal, v_min, v_max, self.config.gamma
-        )
+        successor = td_successors(q_distribution(target_logits), batch.legal, v_min, v_max)
+        discounts = self.config.gamma * (~batch.ends).float()
         weights = td_weights(batch.ends, batch.mask)
-        td, cql = critic_losses(q_logits, batch.actions, targets, weights, batch.mask, v_min, v_max)
+        td, cql = critic_losses(
+            q_logits, batch.actions, successor, batch.rewards, discounts, weights, batch.mask, v_min, v_max
+        )
         return {"td": td} | ({"cql": self.config.cql_weight * cql} if self.config.cql_weight > 0 else {})
 
 

@@ -34,7 +34,9 @@ class Kernel:
         return ASTSource(self.function, {name: types[name] for name in self.function.arg_names}, self.constants)
 
 
-C51 = {"logits": "*bf16", "actions": "*i64", "targets": POINTER, "N": INTEGER}
+C51 = {"logits": "*bf16", "actions": "*i64", "N": INTEGER} | dict.fromkeys(
+    ("successor", "rewards", "discounts"), POINTER
+)
 C51 |= dict.fromkeys(("v_min", "spacing", "epsilon"), REAL)
 C51_SIZES = {"E": 3, "A": 18, "Z": 51, "BLOCK_A": 32, "BLOCK_Z": 64}
 

@@ -56,13 +56,15 @@ def c51_losses_and_gradients() -> None:
     for members, steps, actions, atoms in ((3, 5, 18, 51), (1, 3, 2, 2), (2, 4, 7, 33), (1, 1, 32, 64)):
         logits = torch.randn(members, steps, actions, atoms, generator=generator).mul(2).requires_grad_()
         chosen = torch.randint(actions, (steps,), generator=generator)
-        targets = torch.randn(steps, atoms, generator=generator).softmax(-1)
+        successor = torch.randn(steps, atoms, generator=generator).softmax(-1)
+        rewards = torch.randn(steps, generator=generator) * 20  # some beyond the atoms
+        discounts = torch.rand(steps, generator=generator) * (torch.arange(steps) != 1)
         weights = torch.randn(2, steps, generator=generator)
         weights[:, 0] = 0
         results = []
         for fused in (False, True):
             c51._runs_triton = lambda logits, fused=fused: fused
-            found = torch.stack(c51.c51_loss(logits, chosen, targets, -10.0, 30.0))
+            found = torch.stack(c51.c51_loss(logits, chosen, successor, rewards, discounts, -10.0, 30.0))
             (gradient,) = torch.autograd.grad((found * weights).sum(), logits)
             results.append((found.detach(), gradient))
         torch.testing.assert_close(results[1][0], results[0][0], rtol=1e-5, atol=1e-5)
@@ -73,9 +75,9 @@ def c51_in_half_precision() -> None:
     """Half-precision logits are read as they are, and get a gradient of their own type."""
     c51._runs_triton = lambda logits: True
     logits = torch.randn(2, 3, 18, 51, generator=torch.Generator().manual_seed(3)).half().requires_grad_()
-    chosen, targets = torch.tensor([0, 17, 4]), torch.full((3, 51), 1 / 51)
-    td, gap = c51.c51_loss(logits, chosen, targets, -10.0, 30.0)
-    expected = c51.c51_loss_reference(logits.detach().float(), chosen, targets, -10.0, 30.0)
+    others = torch.tensor([0, 17, 4]), torch.full((3, 51), 1 / 51), torch.tensor([1.0, 0.0, -1.0]), torch.ones(3) * 0.9
+    td, gap = c51.c51_loss(logits, *others, -10.0, 30.0)
+    expected = c51.c51_loss_reference(logits.detach().float(), *others, -10.0, 30.0)
     torch.testing.assert_close((td.detach(), gap.detach()), expected, rtol=1e-5, atol=1e-5)
     (gradient,) = torch.autograd.grad(td.sum() + gap.sum(), logits)
     assert gradient.dtype == torch.float16 and gradient.isfinite().all() and gradient.abs().sum() > 0
@@ -84,7 +86,8 @@ def c51_in_half_precision() -> None:
 def c51_of_nothing_is_nothing() -> None:
     c51._runs_triton = lambda logits: True
     logits = torch.zeros(3, 0, 18, 51, requires_grad=True)
-    td, gap = c51.c51_loss(logits, torch.zeros(0, dtype=torch.int64), torch.zeros(0, 51), -10.0, 30.0)
+    none = torch.zeros(0)
+    td, gap = c51.c51_loss(logits, none.long(), torch.zeros(0, 51), none, none, -10.0, 30.0)
     (td.sum() + gap.sum()).backward()
     assert td.shape == gap.shape == (0,) and logits.grad is not None
 

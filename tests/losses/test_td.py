@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from jowa.kernels.c51_projection import c51_projection
-from jowa.losses import critic_losses, td_targets, td_weights
+from jowa.losses import critic_losses, td_successors, td_weights
 
 LOW, HIGH, GAMMA, Z, A = -10.0, 30.0, 0.99, 51, 18
 ATOMS = torch.linspace(LOW, HIGH, Z)
@@ -19,12 +19,20 @@ def draw(batch: int, steps: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(batch, steps, A, Z, generator=torch.Generator().manual_seed(seed)).mul(2).softmax(-1)
 
 
+def td_targets(target, rewards, ends, legal):
+    """The projected targets (B, L, Z), as the loss sees them."""
+    successor = td_successors(target, legal, LOW, HIGH)
+    discounts = GAMMA * (~ends).float()
+    projected = c51_projection(successor.flatten(0, 1), rewards.flatten(), discounts.flatten(), LOW, HIGH)
+    return projected.view_as(successor)
+
+
 def test_targets_step_by_step() -> None:
     torch.manual_seed(1)
     target, rewards, ends = draw(3, 4), torch.randn(3, 4).clamp(-1, 1), torch.rand(3, 4) < 0.3
     legal = torch.rand(3, A) < 0.3
     legal[:, 5] = True
-    found = td_targets(target, rewards, ends, legal, LOW, HIGH, GAMMA)
+    found = td_targets(target, rewards, ends, legal)
     for row in range(3):
         for step in range(4):
             if ends[row, step]:
@@ -46,13 +54,13 @@ def test_an_illegal_action_is_never_the_successor() -> None:
     target[:, :, 7] = torch.eye(Z)[-1]  # the illegal one 30
     legal = torch.ones(1, A, dtype=torch.bool)
     legal[0, 7] = False
-    found = td_targets(target, torch.zeros(1, 2), torch.zeros(1, 2).bool(), legal, LOW, HIGH, GAMMA)
+    found = td_targets(target, torch.zeros(1, 2), torch.zeros(1, 2).bool(), legal)
     assert found[0, 0] @ ATOMS == pytest.approx(-9.9, abs=1e-4)
 
 
 def test_an_end_is_the_projection_of_the_reward_alone() -> None:
     ends = torch.tensor([[False, True]])
-    found = td_targets(draw(1, 2), torch.ones(1, 2), ends, torch.ones(1, A).bool(), LOW, HIGH, GAMMA)
+    found = td_targets(draw(1, 2), torch.ones(1, 2), ends, torch.ones(1, A).bool())
     expected = torch.zeros(Z)
     expected[13], expected[14] = 0.25, 0.75  # 1 lies between the atoms 0.4 and 1.2
     torch.testing.assert_close(found[0, 1], expected, rtol=0, atol=1e-5)
@@ -75,8 +83,9 @@ def test_which_steps_have_a_target(mask, ends, expected) -> None:
 
 
 def losses(predicted, actions, targets, weights, mask):
-    """Of an ensemble of one, whose logits give the distributions ``predicted``."""
-    return critic_losses(predicted.log()[None], actions, targets, weights, mask, LOW, HIGH)
+    """Of an ensemble of one, whose logits give the distributions ``predicted``; the targets are where they stay."""
+    still = torch.zeros(actions.shape), torch.ones(actions.shape)
+    return critic_losses(predicted.log()[None], actions, targets, *still, weights, mask, LOW, HIGH)
 
 
 def test_td_step_by_step() -> None:
@@ -93,7 +102,8 @@ def test_td_step_by_step() -> None:
 def test_the_ensemble_is_averaged_as_distributions() -> None:
     members = torch.stack([draw(1, 2, seed) for seed in range(3)])
     actions, targets, all_steps = torch.zeros(1, 2).long(), draw(1, 2, 9)[:, :, 0], torch.ones(1, 2).bool()
-    found = critic_losses(members.log(), actions, targets, all_steps, all_steps, LOW, HIGH)
+    still = torch.zeros(1, 2), torch.ones(1, 2)
+    found = critic_losses(members.log(), actions, targets, *still, all_steps, all_steps, LOW, HIGH)
     expected = losses(members.mean(0), actions, targets, all_steps, all_steps)
     torch.testing.assert_close(torch.stack(found), torch.stack(expected))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from jowa.config import ModelConfig
-from jowa.losses import critic_losses, end_loss, frame_loss, reward_loss, td_targets, td_weights
+from jowa.losses import critic_losses, end_loss, frame_loss, reward_loss, td_successors, td_weights
 from jowa.model import WorldActionModel
 from jowa.model.heads import q_distribution
 from jowa.model.objective import Objective, ObjectiveConfig
@@ -58,9 +58,11 @@ def test_stage_two_weighs_td_cql_and_the_world(model: WorldActionModel, batch: B
     for name in world:
         torch.testing.assert_close(losses[name], 0.5 * world[name])
     p = model(batch.tokens, batch.actions, batch.tasks, target=True)
-    targets = td_targets(q_distribution(p.q_target), batch.rewards, batch.ends, batch.legal, -10.0, 30.0, 0.9)
+    successor, discounts = td_successors(q_distribution(p.q_target), batch.legal, -10.0, 30.0), 0.9 * (~batch.ends)
     weights = td_weights(batch.ends, batch.mask)
-    td, penalty = critic_losses(p.q, batch.actions, targets, weights, batch.mask, -10.0, 30.0)
+    td, penalty = critic_losses(
+        p.q, batch.actions, successor, batch.rewards, discounts.float(), weights, batch.mask, -10.0, 30.0
+    )
     torch.testing.assert_close(losses["td"], td)
     torch.testing.assert_close(losses["cql"], 0.2 * penalty)
     assert set(losses) == {"frame", "reward", "end", "td", "cql"}
