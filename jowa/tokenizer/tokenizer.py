@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from jowa.config import FRAME_SIZE, TOKENS_PER_FRAME, TokenizerConfig
+from jowa.kernels.quantize import quantize
 from jowa.kernels.vq_lookup import vq_lookup
 from jowa.tokenizer.local import GRID, LocalDecoder, LocalEncoder, split_patches
 from jowa.tokenizer.lpips import LPIPS
@@ -115,15 +116,13 @@ class Tokenizer(nn.Module):
         published.
         """
         latents = self.latents(frames)
-        tokens = self._nearest(latents.detach())
-        codes = self._grid(tokens)
-        straight_through = latents + (codes - latents).detach()
-        pixels = self._decode_codes(straight_through)
+        flat = latents.permute(0, 2, 3, 1).reshape(-1, self.config.code_dim)
+        codes, _, commitment = quantize(flat, self.embedding.weight)
+        pixels = self._decode_codes(codes.view(-1, GRID, GRID, self.config.code_dim).permute(0, 3, 1, 2))
         target = _scale(frames)
         error = (target - pixels).abs()
         if weights is not None:
             error = error * weights[:, None]
-        commitment = (latents.detach() - codes).pow(2).mean() + (latents - codes.detach()).pow(2).mean()
         network = self._perceptual[0]
         perceptual = error.new_zeros(()) if network is None else network(target, pixels).mean()
         return TokenizerLosses(error.mean().float(), commitment.float(), perceptual.float())
