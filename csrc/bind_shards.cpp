@@ -46,17 +46,15 @@ py::object describe(const Fault& fault) {
 }
 
 RowReader* make(const std::string& folder, const std::string& suffix, std::int64_t shard_rows, std::int64_t chunk_rows,
-                std::int64_t row_bytes, const std::string& codec, bool checksum, std::int64_t max_mapped) {
+                std::int64_t row_bytes, const std::string& codec, bool checksum) {
   if (chunk_rows < 1 || row_bytes < 1 || shard_rows < 1 || shard_rows % chunk_rows)
     throw py::value_error("shard_rows must be a positive multiple of chunk_rows, and row_bytes positive");
-  if (max_mapped < 1) throw py::value_error("max_mapped must be at least 1, got " + std::to_string(max_mapped));
   const auto known = codec == "zstd"    ? jowa::Codec::zstd
                      : codec == "blosc" ? jowa::Codec::blosc_lz4
                      : codec == "none"  ? jowa::Codec::none
                                         : throw py::value_error("codec must be zstd, blosc or none, got " + codec);
   if (chunk_rows * row_bytes > 0x7E000000) throw py::value_error("a chunk must hold less than 2 GiB");
-  return new RowReader({folder, suffix, shard_rows, chunk_rows, row_bytes, known, checksum},
-                       static_cast<std::size_t>(max_mapped));
+  return new RowReader({folder, suffix, shard_rows, chunk_rows, row_bytes, known, checksum});
 }
 
 // `out` is any C-contiguous array of `bytes` bytes.
@@ -129,11 +127,18 @@ py::object gather_windows(const std::vector<std::vector<RowReader*>>& readers, c
 void bind_shards(py::module_& module) {
   py::class_<RowReader>(module, "RowReader", "Rows of one sharded array; jowa.data.rows says what it reads.")
       .def(py::init(&make), py::arg("folder"), py::arg("suffix"), py::arg("shard_rows"), py::arg("chunk_rows"),
-           py::arg("row_bytes"), py::arg("codec"), py::arg("checksum"), py::arg("max_mapped"))
+           py::arg("row_bytes"), py::arg("codec"), py::arg("checksum"))
       .def("read", &read_rows, py::arg("first"), py::arg("count"), py::arg("out"))
       .def("check", &check_chunks, py::arg("shard"), py::arg("first_chunk"), py::arg("chunks"));
   module.def("gather", &gather_windows, py::arg("readers"), py::arg("outs"), py::arg("game"), py::arg("first"),
              py::arg("count"), py::arg("length"), py::arg("threads"), py::arg("prefetch"));
+  module.def(
+      "set_max_mapped",
+      [](std::int64_t count) {
+        if (count < 1) throw py::value_error("count must be at least 1, got " + std::to_string(count));
+        return jowa::set_max_mapped(static_cast<std::size_t>(count));
+      },
+      py::arg("count"), "Bound the shard files that stay mapped, over all readers; returns the bound before.");
   module.def(
       "crc32c",
       [](const py::buffer& data) {

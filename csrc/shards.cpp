@@ -13,6 +13,7 @@
 #include <new>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 // The few functions of Zstandard and LZ4 that are used (third_party), as their headers declare them.
 extern "C" {
@@ -132,8 +133,61 @@ Mapping::~Mapping() {
   if (data != nullptr) munmap(const_cast<std::uint8_t*>(data), size);
 }
 
-RowReader::RowReader(ShardLayout layout, std::size_t max_mapped)
-    : layout_(std::move(layout)), max_mapped_(max_mapped) {}
+// The mappings of all readers in the order in which they were made, so that the oldest can make room.
+// Lock order: this one's mutex, then a reader's.
+class Mapped {
+ public:
+  void add(RowReader* reader, std::int64_t shard, std::shared_ptr<const Mapping> mapping) {
+    const std::lock_guard lock(mutex_);
+    {
+      const std::unique_lock reader_lock(reader->mutex_);
+      if (!reader->mapped_.emplace(shard, std::move(mapping)).second) return;  // another thread was faster
+    }
+    order_.push_back({reader, shard});
+    shrink();
+  }
+
+  void forget(RowReader* reader) {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(order_, [reader](const auto& entry) { return entry.first == reader; });
+  }
+
+  std::size_t limit(std::size_t most) {
+    const std::lock_guard lock(mutex_);
+    std::swap(most, most_);
+    shrink();
+    return most;
+  }
+
+ private:
+  void shrink() {
+    while (order_.size() > most_) {  // who still reads from a mapping keeps it
+      const auto [oldest, shard] = order_.front();
+      order_.pop_front();
+      const std::unique_lock reader_lock(oldest->mutex_);
+      oldest->mapped_.erase(shard);
+    }
+  }
+
+  std::mutex mutex_;
+  std::deque<std::pair<RowReader*, std::int64_t>> order_;
+  std::size_t most_ = 32768;
+};
+
+namespace {
+
+Mapped& mapped() {
+  static auto* const all = new Mapped;  // never destroyed: readers may outlive the program's other statics
+  return *all;
+}
+
+}  // namespace
+
+std::size_t set_max_mapped(std::size_t count) { return mapped().limit(count); }
+
+RowReader::RowReader(ShardLayout layout) : layout_(std::move(layout)) {}
+
+RowReader::~RowReader() { mapped().forget(this); }
 
 Fault RowReader::open(std::int64_t shard, std::shared_ptr<const Mapping>& mapping) {
   {
@@ -168,14 +222,7 @@ Fault RowReader::open(std::int64_t shard, std::shared_ptr<const Mapping>& mappin
   ::close(file);
   if (fault.found()) return fault;
   mapping = made;
-  const std::unique_lock lock(mutex_);
-  if (mapped_.emplace(shard, made).second) {
-    order_.push_back(shard);
-    if (order_.size() > max_mapped_) {  // who still reads from it keeps it mapped
-      mapped_.erase(order_.front());
-      order_.pop_front();
-    }
-  }
+  mapped().add(this, shard, made);
   return {};
 }
 

@@ -92,10 +92,17 @@ struct Mapping {
   Mapping& operator=(const Mapping&) = delete;
 };
 
+// How many shard files this process keeps mapped at most, over all readers; returns what it was. The system bounds the
+// mappings of a process (65,530 on Linux), and other libraries have some too.
+std::size_t set_max_mapped(std::size_t count);
+
 // One array. Any number of threads may read at once.
 class RowReader {
  public:
-  RowReader(ShardLayout layout, std::size_t max_mapped);
+  explicit RowReader(ShardLayout layout);
+  ~RowReader();
+  RowReader(const RowReader&) = delete;
+  RowReader& operator=(const RowReader&) = delete;
 
   const ShardLayout& layout() const { return layout_; }
 
@@ -114,10 +121,10 @@ class RowReader {
                std::size_t& size) const;
 
   ShardLayout layout_;
-  std::size_t max_mapped_;
   std::shared_mutex mutex_;
   std::unordered_map<std::int64_t, std::shared_ptr<const Mapping>> mapped_;
-  std::deque<std::int64_t> order_;  // of mapping, oldest first
+
+  friend class Mapped;
 };
 
 // Windows of rows of several arrays that share their row numbers (frames, actions, rewards): `out` holds one slot of

@@ -39,6 +39,11 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype | None:
     return None
 
 
+def precision_name(dtype: torch.dtype | None) -> str:
+    """``float32`` for None, else the dtype's own name."""
+    return "float32" if dtype is None else str(dtype).removeprefix("torch.")
+
+
 def device_name(device: torch.device) -> str:
     """What results name as their device: the GPU, or the CPU's model and the threads that torch uses."""
     if device.type == "cuda":

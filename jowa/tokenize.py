@@ -19,7 +19,8 @@ import tyro
 
 from jowa.agent import Agent
 from jowa.data.store import EpisodeStore
-from jowa.data.tokens import TokenStore, tokens_folder
+from jowa.data.tokens import TokenStore, identity, tokens_folder
+from jowa.devices import precision_name
 from jowa.errors import UsageError, command
 from jowa.options import parse_options
 from jowa.progress import steps_progress
@@ -53,14 +54,14 @@ def tokenize(config: TokenizeConfig) -> str:
         store.num_rows(game)  # which refuses games that are not there
     with process_group(config.device) as place, ExitStack() as held:
         agent = Agent.load(config.agent, str(place.device), config.precision)
-        fingerprint = agent.tokenizer.fingerprint()
-        folder = config.out or tokens_folder(store, fingerprint)
+        name = identity(agent.tokenizer.fingerprint(), precision_name(agent.autocast))
+        folder = config.out or tokens_folder(store, name)
         tokens = None
         if place.is_main:
-            tokens = TokenStore.create(folder, fingerprint, agent.tokenizer.config.vocab_size)
+            tokens = TokenStore.create(folder, name, agent.tokenizer.config.vocab_size)
             held.callback(os.close, tokens.lock())
         place.barrier()
-        tokens = tokens or TokenStore.open(folder, fingerprint)
+        tokens = tokens or TokenStore.open(folder, name)
         encode = encoder(agent.tokenizer, place.device, agent.autocast)
         steps = sum(store.num_rows(game) for game in games)
         began = time.monotonic()

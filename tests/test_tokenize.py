@@ -37,7 +37,7 @@ def test_the_tokens_are_what_the_agent_sees(store: Path, agent_folder: Path) -> 
     tokens = TokenStore.open(tokens_folder(opened, agent.tokenizer.fingerprint()), agent.tokenizer.fingerprint())
     for game in opened.games:
         frames = opened.read_frames(game, 0, opened.num_rows(game))
-        found = tokens.rows(game, len(frames)).read(0, len(frames))
+        found = tokens.rows(opened, game).read(0, len(frames))
         assert np.array_equal(found, agent.encode(frames).numpy())
     assert "all of them were there" in tokenize(TokenizeConfig(agent_folder, store, device="cpu"))
 

@@ -24,8 +24,6 @@ from jowa.files import atomic_write
 if TYPE_CHECKING:
     from jowa import _native
 
-MAX_MAPPED = 8192
-"""Shards of one array that stay mapped; Linux allows a process 65,530 mappings in all."""
 ABSENT = np.uint64(2**64 - 1)
 """Offset and size, in a shard's index, of a chunk that was never written."""
 
@@ -131,7 +129,7 @@ class Rows:
         info, axes = self.info, len(self.info.row_shape)
         return native().RowReader(
             str(info.folder / "c"), "/0" * axes, info.shard_rows, info.chunk_rows, info.row_bytes,
-            info.codec, info.checksum, MAX_MAPPED,
+            info.codec, info.checksum,
         )  # fmt: skip
 
     def read(self, first: int, stop: int) -> NDArray[Any] | Damage:

@@ -51,7 +51,7 @@ class SegmentLoader:
         names = [*(["frames"] if frames else []), "actions", "rewards"]
         self._arrays: dict[str, list[Rows]] = {name: [store.rows(game, name) for game in index.games] for name in names}
         if tokens is not None:
-            self._arrays[TOKENS] = [tokens.rows(game, store.num_rows(game)) for game in index.games]
+            self._arrays[TOKENS] = [tokens.rows(store, game) for game in index.games]
 
     def read(self, ids: NDArray[np.int64], allocate: Allocate = np.empty) -> Segments:
         """The segments ``ids`` int64 (B,) as one batch, in arrays that come from ``allocate``.
@@ -97,7 +97,7 @@ class SegmentLoader:
             window, array, found = fault
             assert found is not None
             game, name = int(windows.game[window]), list(self._arrays)[array]
-            raise self.store.damaged(self.index.games[game], self._arrays[name][game].damage(found))
+            raise self.store.damaged(self.index.games[game], self._arrays[name][game].damage(found), name)
 
 
 Item = TypeVar("Item")

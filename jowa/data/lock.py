@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from jowa.errors import DataError
@@ -36,10 +37,18 @@ def take_lock(folder: Path) -> int:
     return lock
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files and half-made game groups from a store."""
-    for leftover in list(folder.rglob("*" + PARTIAL)):
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink(missing_ok=True)
+def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
+    """Delete what a killed writer left half-made in ``folder``: of its own document, and of the entries ``names``.
+
+    Whatever else lies there belongs to others, finished or not.
+    """
+    for entry in folder.iterdir():
+        if _TEMPORARY_ROOT.fullmatch(entry.name) and entry.is_file():
+            entry.unlink(missing_ok=True)
+    for name in names:
+        shutil.rmtree(folder / (name + PARTIAL), ignore_errors=True)
+        for leftover in list((folder / name).rglob("*" + PARTIAL)):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink(missing_ok=True)

@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
-import json
 import os
 import posixpath
+import re
+import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jowa.data.schema import EPISODE_ARRAYS, NUM_ROWS, STEP_ARRAYS
+from jowa.data.schema import EPISODE_ARRAYS, STEP_ARRAYS
 from jowa.errors import DataError, UsageError
 from jowa.files import PARTIAL, atomic_write
 
 PARALLEL = 16
 """Files fetched at once."""
+TRIES = 5
+TOKENS = "tokens"
+"""Made locally; a remote store's own are not fetched."""
+
+
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/+(.+)")
+
+
+def remote_address(path: str | os.PathLike[str]) -> str | None:
+    """The address (``gs://bucket/store``) that ``path`` is, None for a folder.
+
+    A :class:`Path` made of an address has lost one of its slashes; it is given back.
+    """
+    match = _ADDRESS.fullmatch(str(path))
+    if match is None or Path(path).exists():
+        return None
+    protocol, rest = match.groups()
+    return f"{protocol}://{'/' if protocol in ('file', 'local') else ''}{rest}"
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is an address (``gs://…``) and not a folder."""
-    return "://" in str(path)
+    """Whether ``path`` is an address and not a folder."""
+    return remote_address(path) is not None
 
 
 def open_filesystem(url: str) -> tuple[Any, str]:
@@ -54,23 +75,23 @@ class Mirror:
 
     @classmethod
     def open(cls, url: str, cache: str | os.PathLike[str] | None = None) -> Mirror:
-        """Fetch all documents and episode tables of the store at ``url``.
+        """Fetch the documents and episode tables of the store at ``url``.
 
-        Shards fetched before are used again, but for a game that grew meanwhile: its last ones may have changed.
-        Raises :class:`DataError` when there is no store.
+        Shards fetched before are used again for games whose documents and tables are what they were; everything of a
+        game that changed is forgotten.  A refresh that is interrupted is begun anew by the next one.
+        Raises :class:`DataError` when there is no store or it cannot be reached.
         """
         filesystem, remote = open_filesystem(url)
         base = Path(cache) if cache is not None else Path.home() / ".cache" / "jowa"
         name = f"{posixpath.basename(remote.rstrip('/'))}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
         mirror = cls(filesystem, remote.rstrip("/"), base / name)
-        if not filesystem.exists(f"{mirror.remote}/zarr.json"):
-            raise DataError(f"no data set at {url}: expected a jowa-episodes store")
         mirror.folder.mkdir(parents=True, exist_ok=True)
-        mirror._refresh(["zarr.json"])
-        for entry in filesystem.ls(mirror.remote, detail=True):
-            game = posixpath.basename(entry["name"].rstrip("/"))
-            if entry["type"] == "directory" and not game.startswith(".") and not game.endswith(PARTIAL):
-                mirror._refresh_game(game)
+        with open(mirror.folder / "mirror.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # several processes of one run open the same store at once
+            try:
+                mirror._refresh(url)
+            except OSError as error:
+                raise DataError(f"{url} could not be read ({error}): check the connection and run it again") from None
         return mirror
 
     def fetch(self, files: Iterable[Path]) -> None:
@@ -94,35 +115,43 @@ class Mirror:
         except OSError as error:
             raise DataError(f"{remote} could not be fetched ({error}): check the connection and run it again") from None
 
-    def _refresh(self, names: Iterable[str]) -> None:
-        for name in names:
-            self._fetch(self.folder / name)
+    def _refresh(self, url: str) -> None:
+        if not self.filesystem.exists(f"{self.remote}/zarr.json"):
+            raise DataError(f"no data set at {url}: expected a jowa-episodes store")
+        entries = self.filesystem.ls(self.remote, detail=True)
+        folders = (posixpath.basename(e["name"].rstrip("/")) for e in entries if e["type"] == "directory")
+        games = [name for name in folders if name[0] != "." and name != TOKENS and not name.endswith(PARTIAL)]
+        for entry in self.folder.iterdir():
+            if entry.is_dir() and entry.name not in (*games, TOKENS):
+                shutil.rmtree(entry)
+        for game in games:
+            self._refresh_game(game)
+        self._fetch(self.folder / "zarr.json")
 
     def _refresh_game(self, game: str) -> None:
-        documents = [f"{game}/{name}/zarr.json" for name in (*STEP_ARRAYS, *EPISODE_ARRAYS)]
-        before = self.folder / game / "zarr.json"
-        old = before.read_bytes() if before.exists() else None
-        self._refresh([f"{game}/zarr.json"])
-        if before.exists() and before.read_bytes() == old:
-            self.fetch(self.folder / document for document in documents)
-        else:
-            if old is not None:
-                self._forget_growing(game, old)
-            self._refresh(documents)
-        tables = [
-            entry for name in EPISODE_ARRAYS for entry in self.filesystem.glob(f"{self.remote}/{game}/{name}/c/*")
-        ]
-        files = [self.folder / posixpath.relpath(entry, self.remote) for entry in tables]
-        if before.exists() and before.read_bytes() == old:
-            self.fetch(files)
-        else:
-            self._refresh(str(file.relative_to(self.folder)) for file in files)
+        commit = f"{game}/zarr.json"
+        names = [f"{game}/{name}/zarr.json" for name in (*STEP_ARRAYS, *EPISODE_ARRAYS)]
+        for name in EPISODE_ARRAYS:
+            found = self.filesystem.glob(f"{self.remote}/{game}/{name}/c/*")
+            names += [posixpath.relpath(entry, self.remote) for entry in found]
+        for _ in range(TRIES):  # until nobody committed meanwhile
+            before = self.filesystem.cat_file(f"{self.remote}/{commit}")
+            contents = {name: self.filesystem.cat_file(f"{self.remote}/{name}") for name in names} | {commit: before}
+            if self.filesystem.cat_file(f"{self.remote}/{commit}") == before:
+                break
+        if all(_holds(self.folder / name, content) for name, content in contents.items()):
+            return
+        if (self.folder / game).exists():
+            # The commit first, so that what an interruption leaves is no game.
+            (self.folder / commit).unlink(missing_ok=True)
+            shutil.rmtree(self.folder / game)
+        for name, content in contents.items():  # and last
+            atomic_write(self.folder / name, partial(_write, content))
 
-    def _forget_growing(self, game: str, old: bytes) -> None:
-        """Drop the shards that held the last rows when they were fetched."""
-        rows = int(json.loads(old)["attributes"].get(NUM_ROWS, 0))
-        for name, (_, shape) in STEP_ARRAYS.items():
-            document = json.loads((self.folder / game / name / "zarr.json").read_bytes())
-            last = max(rows - 1, 0) // int(document["chunk_grid"]["configuration"]["chunk_shape"][0])
-            file = self.folder.joinpath(game, name, "c", str(last), *["0"] * len(shape))
-            file.unlink(missing_ok=True)
+
+def _holds(file: Path, content: bytes) -> bool:
+    return file.is_file() and file.read_bytes() == content
+
+
+def _write(content: bytes, file: Path) -> int:
+    return file.write_bytes(content)

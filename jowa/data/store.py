@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 
 from jowa.data import schema
 from jowa.data.arrays import ArrayInfo, Damage, Rows
-from jowa.data.remote import Mirror, is_remote
-from jowa.data.schema import EPISODE_ARRAYS, NUM_EPISODES, NUM_ROWS, NUM_STEPS, POLICIES, STEP_ARRAYS
+from jowa.data.remote import Mirror, remote_address
+from jowa.data.schema import EPISODE_ARRAYS, NUM_EPISODES, NUM_ROWS, NUM_STEPS, POLICIES
 from jowa.errors import DataError, UsageError
 from jowa.games import get_game
 from jowa.types import Episode
@@ -70,7 +71,8 @@ class EpisodeStore:
         ``~/.cache/jowa``).  ``native=False`` reads through zarr-python: slow, and the oracle of the fast way.
         Raises :class:`DataError` when the store is missing, empty, damaged, or of another schema version.
         """
-        mirror = Mirror.open(str(path), cache) if is_remote(path) else None
+        address = remote_address(path)
+        mirror = None if address is None else Mirror.open(address, cache)
         folder = Path(path) if mirror is None else mirror.folder
         attributes = schema.check_root(folder)
         version = attributes["version"]
@@ -138,12 +140,24 @@ class EpisodeStore:
         rows = zip(*(columns[name].tolist() for name in names), columns["policy"].tolist(), strict=True)
         return [EpisodeInfo(*values, policy=policies[policy]) for *values, policy in rows]  # type: ignore[misc]
 
+    def episode(self, game: str, index: int) -> EpisodeInfo:
+        """One row of :meth:`episodes`.  Raises :class:`UsageError` when there is none."""
+        columns, count = self.table(game), self.num_episodes(game)
+        if not 0 <= index < count:
+            raise UsageError(f"{game} has no episode {index}: choose 0 to {count - 1}")
+        values = {name: columns[name][index].item() for name in columns}
+        return EpisodeInfo(**values | {"policy": self._counts(game)[POLICIES][values["policy"]]})
+
+    def digest(self, game: str, episodes: int | None = None) -> str:
+        """SHA-256 of the table of the first ``episodes`` of ``game`` (default: all): which recording this is."""
+        digest = hashlib.sha256()
+        for name in ("offset", "length", "terminal", "seed", "score"):
+            digest.update(np.ascontiguousarray(self.table(game)[name][:episodes]).tobytes())
+        return digest.hexdigest()
+
     def read_episode(self, game: str, index: int) -> Episode:
         """Episode number ``index`` of ``game``.  Raises :class:`DataError` naming what is damaged."""
-        episodes = self.episodes(game)
-        if not 0 <= index < len(episodes):
-            raise UsageError(f"{game} has no episode {index}: choose 0 to {len(episodes) - 1}")
-        info = episodes[index]
+        info = self.episode(game, index)
         frames, actions, rewards = self.read(game, info.offset, info.offset + info.length)
         return Episode(game, frames, actions, rewards, info.terminal, info.policy, info.seed, info.score)
 
@@ -245,7 +259,7 @@ class EpisodeStore:
     def damaged(self, game: str, damage: Damage, name: str = "frames") -> DataError:
         """The error for ``damage`` in an array of ``game``: it names the file and the episodes that suffer."""
         episodes = ""
-        if name in STEP_ARRAYS:
+        if name not in EPISODE_ARRAYS:
             with contextlib.suppress(DataError):
                 table = self.table(game)
                 hit = np.flatnonzero(
@@ -253,9 +267,12 @@ class EpisodeStore:
                 )
                 if len(hit):
                     episodes = f" (episode {hit[0]})" if len(hit) == 1 else f" (episodes {hit[0]} to {hit[-1]})"
+        advice = "restore the file from a copy, or make this game's data anew"
+        if name == "tokens":
+            advice = "delete the file and run python -m jowa.tokenize again"
         return DataError(
-            f"{damage.file} is damaged at steps {damage.first} to {damage.stop} of {game}{episodes}: {damage.reason}; "
-            "restore the file from a copy, or make this game's data anew"
+            f"{damage.file} is damaged at steps {damage.first} to {damage.stop - 1} of {game}{episodes}: "
+            f"{damage.reason}; {advice}"
         )
 
 

@@ -144,14 +144,7 @@ def _game_folders(path: Path, report: Report) -> list[str]:
 def _check_game(path: Path, name: str, version: int, report: Report, used: set[Path]) -> _Game:
     folder, infos = path / name, {}
     document = folder / "zarr.json"
-    for array in (*STEP_ARRAYS, *EPISODE_ARRAYS):
-        info, found = checks.check_array(folder / array, array, sealed=version > 1)
-        report.findings += found
-        used.add(folder / array / "zarr.json")
-        if info is not None:
-            infos[array] = info
-        else:
-            report.findings.append(Finding(folder / array, "was not checked: its zarr.json is damaged", harmless=True))
+    # The commit first: what a writer appends meanwhile then lies behind it.
     used.add(document)
     counts: dict[str, Any] | None = None
     try:
@@ -160,6 +153,14 @@ def _check_game(path: Path, name: str, version: int, report: Report, used: set[P
             schema.read_sealed(document, name)
     except DataError as error:
         report.findings.append(Finding(document, checks.reason(error, document)))
+    for array in (*STEP_ARRAYS, *EPISODE_ARRAYS):
+        info, found = checks.check_array(folder / array, array, sealed=version > 1)
+        report.findings += found
+        used.add(folder / array / "zarr.json")
+        if info is not None:
+            infos[array] = info
+        else:
+            report.findings.append(Finding(folder / array, "was not checked: its zarr.json is damaged", harmless=True))
     assumed = counts or checks.guess_counts(infos)
     if assumed is None:
         return _Game(name, infos, 0, _episodes({}, {}, 0, 0))
@@ -238,9 +239,24 @@ def _check_tokens(path: Path, games: list[_Game]) -> Iterator[Finding]:
             except DataError:
                 continue  # said already, or there are none
             known = game.episodes.before(info.rows)
+            finished = _finished_tokens(folder, game)
             for shard in sorted(known.shards(info.shard_rows)):
-                if info.shard_file(shard).exists():
+                file = info.shard_file(shard)
+                if file.exists():
                     yield from checks.check_shard(Rows(info), game.name, shard, known, None)
+                elif shard in finished.shards(info.shard_rows):
+                    yield Finding(
+                        file, "is missing though these tokens are finished: run python -m jowa.tokenize again"
+                    )
+
+
+def _finished_tokens(folder: Path, game: _Game) -> Episodes:
+    """The episodes whose tokens are said to be there."""
+    try:
+        extent = schema.read_sealed(folder / "zarr.json", str(folder))["attributes"]["games"][game.name]
+        return game.episodes.before(extent["rows"] if extent["finished"] else 0)
+    except (DataError, KeyError, TypeError):
+        return game.episodes.before(0)
 
 
 def _extras(path: Path, games: list[_Game], used: set[Path]) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from jowa.data import lock as locking
 from jowa.data import schema
 from jowa.data.arrays import ArrayInfo, ShardWriter
+from jowa.data.remote import remote_address
 from jowa.data.schema import (
     EPISODE_ARRAYS,
     NUM_EPISODES,
@@ -25,6 +26,7 @@ from jowa.data.schema import (
     Layout,
 )
 from jowa.errors import DataError, UsageError
+from jowa.games import GAMES
 from jowa.types import Episode
 
 
@@ -53,6 +55,8 @@ class EpisodeWriter:
         """
         packing = schema.get_layout(layout)
         folder = Path(path)
+        if address := remote_address(path):
+            raise UsageError(f"{address} is an address: data sets are written to folders; choose one and copy it there")
         if folder.exists() and not folder.is_dir():
             raise DataError(f"{folder} is a file: choose a folder for the data set")
         if not locking.is_blank(folder):
@@ -61,7 +65,7 @@ class EpisodeWriter:
         lock = locking.take_lock(folder)
         try:
             is_blank = locking.is_blank(folder)  # looked at again: another writer may just have finished
-            locking.remove_leftovers(folder)
+            locking.remove_leftovers(folder, [*(game.name for game in GAMES), ".import"])
             writer = cls(folder, packing, lock)
             if is_blank:
                 attributes: dict[str, Any] = {"schema": schema.SCHEMA, "version": schema.VERSION}

@@ -47,9 +47,9 @@ def encode_missing(
     disk is full; finished shards stay.
     """
     if rank == 0:
-        tokens.prepare(store, games)  # arrays first, so that nobody meets half of one
+        tokens.prepare(store, games)  # one decides what there is to do: the data set may be growing
     wait()
-    missing = tokens.prepare(store, games)
+    missing = tokens.missing(store, games)
     wait()  # before anyone makes a shard that another has not counted yet
     mine = missing[rank::world]
     total, done = sum(piece.stop - piece.first for piece in mine), 0

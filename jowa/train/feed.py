@@ -17,7 +17,8 @@ from torch.nn import functional
 from jowa.data.loader import Prefetcher, SegmentLoader
 from jowa.data.segments import SegmentIndex, SegmentSampler
 from jowa.data.store import EpisodeStore
-from jowa.data.tokens import TOKENS, TokenStore, fingerprints, tokens_folder
+from jowa.data.tokens import TOKENS, TokenStore, identity, kinds, short, tokens_folder
+from jowa.devices import precision_name
 from jowa.errors import DataError
 from jowa.games import get_game
 from jowa.progress import LINE_EVERY
@@ -103,24 +104,26 @@ class Feed:
         Returns what was done, in words.  Raises :class:`DataError` when ``data.tokens`` names a folder of another
         tokenizer's tokens, or one that lacks some.
         """
-        fingerprint, config = tokenizer.fingerprint(), self.config
-        own = config.out / TOKENS / fingerprint[:16]
+        name, config = identity(tokenizer.fingerprint(), precision_name(autocast)), self.config
+        own = config.out / TOKENS / short(name)
         if config.data.tokens is not None:
-            source, said = TokenStore.open(config.data.tokens, fingerprint), f"reading tokens from {config.data.tokens}"
-        elif (shared := self._shared_tokens(fingerprint)) is not None:
+            source, said = TokenStore.open(config.data.tokens, name), f"reading tokens from {config.data.tokens}"
+        elif (shared := self._shared_tokens(name)) is not None:
             source, said = shared, f"reading tokens from {shared.folder}"
         else:
-            others = [name for name in fingerprints(self.store) if name != fingerprint[:16]]
-            refused = f" (the data set's are of other tokenizers: {', '.join(others)})" if others else ""
+            others = ", ".join(kind for kind in kinds(self.store) if kind != short(name))
+            refused = f" (the data set's are of other tokenizers: {others})" if others else ""
+            if tokens_folder(self.store, name).is_dir():
+                refused = " (the data set's own tokens are not complete: python -m jowa.tokenize finishes them)"
             if self.place.is_main:
-                TokenStore.create(own, fingerprint, tokenizer.config.vocab_size)
+                TokenStore.create(own, name, tokenizer.config.vocab_size)
             self.place.barrier()
-            source = TokenStore.open(own, fingerprint)
+            source = TokenStore.open(own, name)
             done = encode_missing(
                 source, self.store, self.games, encoder(tokenizer, self.place.device, autocast),
                 self.place.rank, self.place.world, self.place.barrier, _Lines(self.place.is_main),
             )  # fmt: skip
-            source = TokenStore.open(own, fingerprint)  # which the main process finished
+            source = TokenStore.open(own, name)  # which the main process finished
             said = f"encoded {done:,} frames into {own}{refused}" if done else f"reusing the tokens in {own}"
         self._tokens = SegmentLoader(
             self.store, self.index, task_ids(self.games), frames=False, tokens=source, threads=self._threads
@@ -133,11 +136,11 @@ class Feed:
             prefetcher.close()
         self._prefetchers.clear()
 
-    def _shared_tokens(self, fingerprint: str) -> TokenStore | None:
-        folder = tokens_folder(self.store, fingerprint)
+    def _shared_tokens(self, name: str) -> TokenStore | None:
+        folder = tokens_folder(self.store, name)
         if not folder.is_dir():
             return None
-        tokens = TokenStore.open(folder, fingerprint)
+        tokens = TokenStore.open(folder, name)
         return tokens if tokens.covers(self.store, self.games) else None
 
     def _read(self, stream: str, step: int) -> Segments:

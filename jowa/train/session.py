@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from jowa.agent import Agent, Planning
 from jowa.data.record import RecordConfig, record
+from jowa.data.remote import remote_address
 from jowa.data.store import EpisodeStore
 from jowa.devices import choose_precision
 from jowa.errors import CheckpointError, DataError, UsageError
@@ -34,7 +35,7 @@ def prepare_data(config: TrainConfig) -> None:
     """Record the data set if it is absent; a complete one is reused, a half-recorded one is resumed."""
     data = config.data
     if data.record_steps == 0:
-        if not data.path.exists():
+        if remote_address(data.path) is None and not data.path.exists():
             raise DataError(f"{data.path} does not exist: record it with python -m jowa.record, or set --data.path")
         return
     if _holds_enough(config):

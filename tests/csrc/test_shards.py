@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import google_crc32c
@@ -16,7 +17,7 @@ ROWS, CHUNK, ROW = 64, 8, (3, 5)
 def make_reader(folder: Path, **changes) -> _native.RowReader:
     options = {
         "folder": str(folder / "a" / "c"), "suffix": "/0/0", "shard_rows": ROWS, "chunk_rows": CHUNK, "row_bytes": 15,
-        "codec": "zstd", "checksum": True, "max_mapped": 100,
+        "codec": "zstd", "checksum": True,
     }  # fmt: skip
     return _native.RowReader(**(options | changes))
 
@@ -64,7 +65,7 @@ def test_any_stretch_of_rows(written, codec) -> None:
 @pytest.mark.parametrize("prefetch", [False, True])
 def test_windows_of_several_arrays(written, codec, threads, prefetch) -> None:
     folder, data = written
-    games = [make_reader(folder, codec=codec, max_mapped=1), make_reader(folder, codec=codec)]
+    games = [make_reader(folder, codec=codec), make_reader(folder, codec=codec)]
     generator = np.random.default_rng(2)
     first = generator.integers(0, 150, 40)
     count, game = generator.integers(0, 11, 40), generator.integers(0, 2, 40).astype(np.int32)
@@ -75,6 +76,40 @@ def test_windows_of_several_arrays(written, codec, threads, prefetch) -> None:
         for out in outs:
             assert np.array_equal(out[window, : count[window]], data[first[window] : first[window] + count[window]])
             assert not out[window, count[window] :].any()
+
+
+def maps(folder: Path) -> int:
+    return sum(str(folder) in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="counts mappings as Linux lists them")
+def test_the_mapped_files_of_all_readers_are_bounded(written, codec) -> None:
+    """The system bounds a process's mappings, however many arrays it reads."""
+    folder, data = written
+    readers = [make_reader(folder, codec=codec) for _ in range(5)]
+    out = np.empty((160, *ROW), np.uint8)
+    for reader in readers:
+        assert reader.read(0, 160, out) is None
+    assert maps(folder) == 15
+    before = _native.set_max_mapped(4)
+    try:
+        assert before == 32768 and maps(folder) == 4
+        for _ in range(3):
+            for reader in readers:
+                assert reader.read(0, 160, out) is None and np.array_equal(out, data)
+                assert maps(folder) <= 4
+        first = np.arange(0, 160, 8)
+        batch = np.empty((20, 8, *ROW), np.uint8)
+        game = (np.arange(20) % 5).astype(np.int32)
+        assert _native.gather([readers], [batch], game, first, np.full(20, 8), 8, 4, True) is None
+        assert np.array_equal(batch, data.reshape(20, 8, *ROW))
+    finally:
+        _native.set_max_mapped(before)
+    del readers, reader
+    gc.collect()
+    assert maps(folder) == 0
+    with pytest.raises(ValueError, match="at least 1"):
+        _native.set_max_mapped(0)
 
 
 def test_the_first_fault_is_told_and_the_rest_is_read(written, codec) -> None:
@@ -160,7 +195,6 @@ def test_crc32c(size) -> None:
 def test_bad_arguments_are_refused(tmp_path) -> None:
     for changes, message in [
         ({"chunk_rows": 7}, "multiple of chunk_rows"), ({"row_bytes": 0}, "positive"),
-        ({"max_mapped": 0}, "max_mapped"),
         ({"codec": "gzip"}, "codec must be zstd, blosc or none, got gzip"), ({"row_bytes": 2**40}, "less than 2 GiB"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=message):

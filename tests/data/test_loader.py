@@ -130,7 +130,7 @@ def test_reading_names_the_file_and_the_episode(make_store) -> None:
     loader = SegmentLoader(store, index)
     of_boxing = np.flatnonzero(index.look_up(np.arange(len(index))).game == 0)
     loader.read(of_boxing)
-    with pytest.raises(DataError, match=r"Pong/actions/c/0 is damaged at steps 0 to 256 of Pong \(episodes 0 to 1\)"):
+    with pytest.raises(DataError, match=r"Pong/actions/c/0 is damaged at steps 0 to 255 of Pong \(episodes 0 to 1\)"):
         loader.read(np.arange(len(index)))
     with pytest.raises(UsageError, match="segments 0 to 99: there are"):
         loader.read(np.array([0, 99]))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jowa.data.loader import SegmentLoader
+from jowa.data.remote import remote_address
 from jowa.data.segments import SegmentIndex
 from jowa.data.store import EpisodeStore
 from jowa.data.writer import EpisodeWriter
@@ -77,18 +78,56 @@ def test_a_remote_store_reads_like_a_local_one(
     assert not any("/c/" in path for path in fetched[before:]), "what was fetched before is there"
 
 
-def test_a_remote_store_that_grew(make_store, make_episode, small_shards, upload, fetched, tmp_path) -> None:
-    local = make_store(Pong=[100])
-    upload(local.path, "grows")
-    EpisodeStore.open("memory://grows", cache=tmp_path / "cache").read_episode("Pong", 0)
+def test_a_remote_store_that_changed_is_fetched_anew(
+    make_store, make_episode, small_shards, upload, fetched, tmp_path
+) -> None:
+    local = make_store(Pong=[100], Boxing=[20])
+    upload(local.path, "changes")
+    EpisodeStore.open("memory://changes", cache=tmp_path / "cache").read_episode("Pong", 0)
     with EpisodeWriter.open(local.path) as writer:
         writer.append(make_episode("Pong", 90, 5))
-    upload(local.path, "grows")
-    fetched.clear()
-    store = EpisodeStore.open("memory://grows", cache=tmp_path / "cache")
+    upload(local.path, "changes")
+    store = EpisodeStore.open("memory://changes", cache=tmp_path / "cache")
     assert store.num_episodes("Pong") == 2
     assert np.array_equal(store.read_frames("Pong", 0, 190), EpisodeStore.open(local.path).read_frames("Pong", 0, 190))
-    assert sorted(path.split("/c/")[1] for path in fetched if "/frames/c/" in path) == ["1/0/0", "2/0/0"]
+    # Another recording of the same lengths, and a game that is no longer there.
+    memory = fsspec.filesystem("memory")
+    memory.rm("/changes", recursive=True)
+    with EpisodeWriter.open(tmp_path / "other") as writer:
+        writer.append(make_episode("Pong", 100, 50))
+        writer.append(make_episode("Pong", 90, 51))
+    upload(tmp_path / "other", "changes")
+    store = EpisodeStore.open("memory://changes", cache=tmp_path / "cache")
+    assert store.games == ("Pong",)
+    expected = EpisodeStore.open(tmp_path / "other").read_frames("Pong", 0, 190)
+    assert np.array_equal(store.read_frames("Pong", 0, 190), expected)
+
+
+def test_an_interrupted_refresh_is_begun_anew(make_store, make_episode, upload, tmp_path, full_disk) -> None:
+    local = make_store(Pong=[10])
+    upload(local.path, "grows")
+    EpisodeStore.open("memory://grows", cache=tmp_path / "cache")
+    with EpisodeWriter.open(local.path) as writer:
+        writer.append(make_episode("Pong", 12, 5))
+    upload(local.path, "grows")
+    for fails_at in (1, 3, 9, 12):
+        with full_disk(fails_at), pytest.raises(DataError, match="could not be read"):
+            EpisodeStore.open("memory://grows", cache=tmp_path / "cache")
+    store = EpisodeStore.open("memory://grows", cache=tmp_path / "cache")
+    assert [info.length for info in store.episodes("Pong")] == [10, 12]
+
+
+def test_a_path_made_of_an_address_is_one(make_store, upload, tmp_path, monkeypatch) -> None:
+    upload(make_store(Pong=[10]).path, "sets/mine")
+    store = EpisodeStore.open(Path("memory://sets/mine"), cache=tmp_path / "cache")
+    assert store.num_steps("Pong") == 10
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="memory://sets/new is an address: data sets are written to folders"):
+        EpisodeWriter.open(Path("memory://sets/new"))
+    (tmp_path / "c:").mkdir()
+    (tmp_path / "c:" / "x").mkdir()
+    assert remote_address("c:/x") is None and remote_address(Path("data/x")) is None
+    assert remote_address("file:/tmp/nowhere/x") == "file:///tmp/nowhere/x"
 
 
 def test_remote_mistakes_are_plain(make_store, upload, tmp_path, monkeypatch) -> None:
@@ -108,5 +147,5 @@ def test_remote_mistakes_are_plain(make_store, upload, tmp_path, monkeypatch) ->
         raise OSError("the network is down")
 
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "get_file", fails)
-    with pytest.raises(DataError, match=r"could not be fetched \(the network is down\): check the connection"):
+    with pytest.raises(DataError, match=r"could not be (fetched|read) \(the network is down\): check the connection"):
         EpisodeStore.open("memory://holes", cache=tmp_path / "other")

@@ -121,7 +121,7 @@ def test_flipped_byte_in_a_chunk_names_file_and_episode(make_store, make_episode
     index = np.frombuffer(bytes(data[-(1024 * 16 + 4) : -4]), "<u8").reshape(1024, 2)
     data[int(index[14, 0] + index[14, 1] // 2)] ^= 0x10
     shard.write_bytes(bytes(data))
-    place = r"Pong/frames/c/0/0/0 is damaged at steps 224 to 240 of Pong \(episode 1\)"
+    place = r"Pong/frames/c/0/0/0 is damaged at steps 224 to 239 of Pong \(episode 1\)"
     fails_with(place, lambda: store.read_episode("Pong", 1))
     fails_with(place, lambda: EpisodeStore.open(store.path).read_frames("Pong", 0, 450))
     for number, length in ((0, 100), (2, 150)):  # the others are still readable

@@ -15,7 +15,7 @@ from jowa.data.arrays import ShardWriter
 from jowa.data.loader import SegmentLoader
 from jowa.data.segments import SegmentIndex
 from jowa.data.store import EpisodeStore
-from jowa.data.tokens import TOKENS, TokenStore, fingerprints, tokens_folder
+from jowa.data.tokens import TOKENS, TokenStore, identity, kinds, tokens_folder
 from jowa.data.writer import EpisodeWriter
 from jowa.errors import DataError
 from jowa.tokenizer.dataset import encode_missing
@@ -43,12 +43,12 @@ def small_shards(monkeypatch) -> None:
 def test_tokens_are_those_of_the_frames(make_store, small_shards) -> None:
     store = make_store(Pong=[100, -130], Boxing=[30])
     tokens = make(store)
-    assert fingerprints(store) == [FINGERPRINT[:16]] and tokens.covers(store, store.games)
+    assert kinds(store) == [FINGERPRINT[:16]] and tokens.covers(store, store.games)
     for game in store.games:
         expected = encode(store.read_frames(game, 0, store.num_rows(game)))
         array = zarr.open_array(store.path / TOKENS / FINGERPRINT[:16] / game, mode="r", zarr_format=3)
         assert array.dtype == np.uint16 and np.array_equal(array[:], expected)
-        assert np.array_equal(tokens.rows(game, store.num_rows(game)).read(5, 29), expected[5:29])
+        assert np.array_equal(tokens.rows(store, game).read(5, 29), expected[5:29])
     assert store.games == EpisodeStore.open(store.path).games, "tokens are no game"
 
 
@@ -100,7 +100,7 @@ def test_rows_of_no_episode_have_no_tokens(tmp_path, make_episode, small_shards)
     store = EpisodeStore.open(tmp_path)
     tokens = make(store)
     assert sorted(file.parent.name for file in (tokens.folder / "Pong/c").rglob("0") if file.is_file()) == ["0", "2"]
-    rows = tokens.rows("Pong", 158).read(128, 158)
+    rows = tokens.rows(store, "Pong").read(128, 158)
     assert not rows[:12].any() and np.array_equal(rows[12:], encode(store.read_frames("Pong", 140, 158)))
 
 
@@ -146,7 +146,10 @@ def test_damage_to_tokens_is_named(make_store) -> None:
     data[9] ^= 64
     shard.write_bytes(bytes(data))
     loader = SegmentLoader(store, SegmentIndex.build(store), frames=False, tokens=tokens)
-    with pytest.raises(DataError, match=r"tokens/.*/Pong/c/0/0 is damaged at steps 0 to 64 of Pong \(episodes"):
+    with pytest.raises(
+        DataError,
+        match=r"tokens/.*/Pong/c/0/0 is damaged at steps 0 to 63 of Pong \(episodes .*delete the file and run",
+    ):
         loader.read(np.arange(3))
 
 
@@ -184,3 +187,75 @@ def test_kill_at_fifty_random_points(make_store, small_shards, killed, contents)
         assert contents(make(store, folder).folder) == whole, (number, when)
         os.close(held)
     assert deaths == 50
+
+
+def test_a_damaged_shard_is_mended_as_advised(make_store) -> None:
+    store = make_store(Pong=[20, 30])
+    tokens = make(store)
+    whole = tokens.rows(store, "Pong").read(0, 50)
+    (tokens.folder / "Pong/c/0/0").unlink()
+    assert np.array_equal(make(store).rows(store, "Pong").read(0, 50), whole)
+
+
+def test_tokens_of_another_recording_are_refused(make_store, tmp_path, make_episode) -> None:
+    """As long, by the same tokenizer, and yet of other frames."""
+    store = make_store(Pong=[20, 30])
+    with EpisodeWriter.open(tmp_path / "other") as writer:
+        for number, length in enumerate((20, 30)):
+            writer.append(make_episode("Pong", length, number + 100))
+    other, tokens = EpisodeStore.open(tmp_path / "other"), make(store)
+    assert tokens.covers(store, ("Pong",)) and not tokens.covers(other, ("Pong",))
+    with pytest.raises(DataError, match=r"are of another recording than .*other"):
+        SegmentLoader(other, SegmentIndex.build(other), frames=False, tokens=tokens)
+    with pytest.raises(DataError, match=r"holds tokens of another recording of Pong than .*other"):
+        make(other, tokens.folder)
+
+
+def test_a_folder_of_something_else_is_not_touched(make_store, tmp_path, contents) -> None:
+    store, theirs = make_store(Pong=[5]), tmp_path / "theirs"
+    (theirs / "sub" / "d.partial").mkdir(parents=True)
+    (theirs / "movie.mkv.partial").write_text("half a film")
+    (theirs / "sub" / "d.partial" / "data").write_text("mine")
+    before = contents(theirs)
+    with pytest.raises(DataError, match="theirs holds something else than tokens: choose another folder"):
+        make(store, theirs)
+    assert contents(theirs) == before
+
+
+def test_writers_of_episodes_and_of_tokens_leave_one_another_alone(make_store, make_episode, small_shards) -> None:
+    """The recorder starts and cleans up while a shard of tokens is half written."""
+    store = make_store(Pong=[150])
+
+    def encode_beside_a_recorder(frames: np.ndarray) -> np.ndarray:
+        (store.path / TOKENS / FINGERPRINT[:16] / "Pong" / ".half.partial").write_text("half")
+        with EpisodeWriter.open(store.path) as writer:
+            writer.append(make_episode("Pong", 20, 9))
+        assert (store.path / TOKENS / FINGERPRINT[:16] / "Pong" / ".half.partial").exists()
+        return encode(frames)
+
+    tokens = make(store, encode=encode_beside_a_recorder)
+    assert np.array_equal(tokens.rows(store, "Pong").read(0, 150), encode(store.read_frames("Pong", 0, 150)))
+
+
+def test_processes_that_see_the_data_set_grow_agree_or_say_so(make_store, make_episode, small_shards) -> None:
+    store = make_store(Pong=[100])
+    with EpisodeWriter.open(store.path) as writer:
+        writer.append(make_episode("Pong", 90, 5))
+    grown = EpisodeStore.open(store.path)
+    folder = store.path.parent / "shared"
+    tokens = TokenStore.create(folder, FINGERPRINT, 2048)
+    tokens.prepare(store, ("Pong",))
+    assert TokenStore.open(folder, FINGERPRINT).missing(grown, ("Pong",)) == tokens.missing(store, ("Pong",))
+    make(store, folder)
+    finished = make(grown, folder)
+    assert np.array_equal(finished.rows(grown, "Pong").read(0, 190), encode(grown.read_frames("Pong", 0, 190)))
+    with pytest.raises(DataError, match="grew while the processes started: run the same command again"):
+        finished.missing(store, ("Pong",))
+
+
+def test_precisions_do_not_mix(make_store) -> None:
+    store = make_store(Pong=[5])
+    half = identity(FINGERPRINT, "bfloat16")
+    assert tokens_folder(store, half).name == FINGERPRINT[:16] + "-bfloat16" != make(store).folder.name
+    with pytest.raises(DataError, match=r"made by tokenizer abababababababab, expected those of abab.*-bfloat16"):
+        TokenStore.create(make(store).folder, half, 2048)

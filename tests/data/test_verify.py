@@ -252,7 +252,8 @@ def test_tokens(tmp_path, made, make_episode, make_store_of) -> None:
     path = Path(shutil.copytree(made / "new", tmp_path / "store"))
     store = EpisodeStore.open(path)
     tokens = TokenStore.create(tokens_folder(store, "f" * 64), "f" * 64, 512)
-    for piece in tokens.prepare(store, store.games):
+    tokens.prepare(store, store.games)
+    for piece in tokens.missing(store, store.games):
         tokens.write(store, piece, lambda frames: np.full((len(frames), 36), 7, np.uint16))
     tokens.finish(store, store.games)
     assert not notes(path)
@@ -264,6 +265,11 @@ def test_tokens(tmp_path, made, make_episode, make_store_of) -> None:
         (path / base / name).write_bytes(data[:-30] + bytes([data[-30] ^ 1]) + data[-29:])
         assert list(damage(path)) == [f"{base}/{name}"]
         (path / base / name).write_bytes(data)
+    lost = path / base / "Boxing/c/0/0"
+    content = lost.read_bytes()
+    lost.unlink()
+    assert damage(path)[f"{base}/Boxing/c/0/0"][0].startswith("is missing though these tokens are finished: run")
+    lost.write_bytes(content)
     flip(path / base / "Pong/c/0/0", 9)
     assert damage(path)[f"{base}/Pong/c/0/0"] == ["the checksum of a chunk is wrong: steps 0 to 63; episode 0"]
 

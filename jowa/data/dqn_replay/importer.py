@@ -127,7 +127,7 @@ def _plan_games(
 def _list_run(config: ImportConfig, game: str, run: int) -> tuple[list[Checkpoint], list[Fault]]:
     """The checkpoints of the subset that are complete, and the files that the others lack."""
     listed = list_checkpoints(config.address, game, run)
-    chosen = choose_checkpoints(list(listed), config.subset)
+    chosen = choose_checkpoints(list(range(max(listed) + 1)), config.subset)
     present, faults = [], []
     for number in range(chosen[0], chosen[-1] + 1):
         checkpoint = Checkpoint(config.address, game, run, number)
