@@ -47,7 +47,7 @@ class TokenizeConfig:
 
 
 def tokenize(config: TokenizeConfig) -> str:
-    """Bring the tokens up to date; returns one line for the user."""
+    """Bring the tokens up to date; returns one line for the user, in the main process."""
     store = EpisodeStore.open(config.store)
     games = config.games or store.games
     for game in games:
@@ -74,7 +74,10 @@ def tokenize(config: TokenizeConfig) -> str:
 
             done = encode_missing(tokens, store, games, encode, place.rank, place.world, place.barrier, report)
         seconds = time.monotonic() - began
-        rate = f", {done / seconds:,.0f} frames/s on each of {place.world}" if done else ": all of them were there"
+        if not place.is_main:
+            return ""
+        workers = "" if place.world == 1 else f" in the first of {place.world} processes"
+        rate = f", {done / seconds:,.0f} frames/s{workers}" if done else ": all of them were there"
         return f"{folder}: tokens of {sum(map(store.num_steps, games)):,} frames of {', '.join(games)}{rate}"
 
 
@@ -84,7 +87,8 @@ def main() -> None:
     config = parse_options(TokenizeConfig, "python -m jowa.tokenize", description=__doc__)
     if config.precision not in ("auto", "float32", "bfloat16"):
         raise UsageError(f"precision {config.precision!r}: choose auto, float32 or bfloat16")
-    print(tokenize(config))
+    if said := tokenize(config):
+        print(said)
 
 
 if __name__ == "__main__":

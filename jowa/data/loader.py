@@ -37,15 +37,19 @@ class SegmentLoader:
         frames: bool = True,
         tokens: TokenStore | None = None,
         threads: int = 0,
+        prefetch: bool = False,
     ) -> None:
         """``tasks``: game name to task id, for games that borrow one; the others keep their own.
 
         ``frames``: whether pixels are read; ``tokens``: where to read tokens from.  ``threads``: 0 for one a core.
+        ``prefetch``: ask the system for all of a batch's chunks before decoding the first; worth its calls where the
+        store is larger than the memory that caches it.
         Raises :class:`DataError` when an array is missing or damaged.
         """
         self.store = store
         self.index = index
         self.threads = threads or len(_own_cores())
+        self.prefetch = prefetch
         self._tasks = np.array([(tasks or {}).get(name, get_game(name).task_id) for name in index.games], np.int64)
         self._legal = np.stack([get_game(name).action_mask for name in index.games])
         names = [*(["frames"] if frames else []), "actions", "rewards"]
@@ -91,7 +95,7 @@ class SegmentLoader:
         fault = native().gather(
             [[rows.reader for rows in readers] for readers in self._arrays.values()],
             [out[name] for name in self._arrays],
-            windows.game, windows.first, windows.count, self.index.length, self.threads, False,
+            windows.game, windows.first, windows.count, self.index.length, self.threads, self.prefetch,
         )  # fmt: skip
         if fault is not None:
             window, array, found = fault

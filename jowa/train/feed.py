@@ -59,10 +59,13 @@ class Feed:
         length = config.data.segment_length
         self.index = SegmentIndex.build(self.store, self.games, length, config.data.segment_stride)
         self._on_gpu = place.device.type == "cuda"
-        # One thread beside a model that computes on the same cores; on a machine with GPUs, each its share.
-        self._threads = max(1, (os.cpu_count() or 1) // place.world) if self._on_gpu else 1
+        # One thread beside a model that computes on the same cores; on a machine with GPUs, each process its share.
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self._threads = max(1, (os.cpu_count() or 1) // here) if self._on_gpu else 1
         self._ahead = AHEAD if self._on_gpu else 0
-        self._pixels = SegmentLoader(self.store, self.index, task_ids(self.games), threads=self._threads)
+        self._pixels = SegmentLoader(
+            self.store, self.index, task_ids(self.games), threads=self._threads, prefetch=self._on_gpu
+        )
         self._tokens: SegmentLoader | None = None
         self._prefetchers: dict[str, Prefetcher[Segments]] = {}
         self._in_flight: deque[tuple[torch.cuda.Event, Segments]] = deque()
@@ -126,8 +129,9 @@ class Feed:
             source = TokenStore.open(own, name)  # which the main process finished
             said = f"encoded {done:,} frames into {own}{refused}" if done else f"reusing the tokens in {own}"
         self._tokens = SegmentLoader(
-            self.store, self.index, task_ids(self.games), frames=False, tokens=source, threads=self._threads
-        )
+            self.store, self.index, task_ids(self.games), frames=False, tokens=source, threads=self._threads,
+            prefetch=self._on_gpu,
+        )  # fmt: skip
         return said
 
     def close(self) -> None:
