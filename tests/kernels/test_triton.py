@@ -12,10 +12,10 @@ import pytest
 pytest.importorskip("triton")
 
 
-def run(script: str, cache: Path) -> list[str]:
+def run(script: str, cache: Path, *arguments: str) -> list[str]:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name(script)],
+        [sys.executable, Path(__file__).with_name(script), *arguments],
         capture_output=True, text=True, check=False, env={**environment, "TRITON_CACHE_DIR": str(cache)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -42,3 +42,29 @@ def test_kernels_compile_for_the_target_hardware(tmp_path: Path) -> None:
         for kernel in ("vq_lookup", "c51_loss forward", "c51_loss backward")
         for capability in (80, 90)
     ]
+
+
+@pytest.mark.slow
+def test_attention_agrees_with_its_oracle_in_the_interpreter(tmp_path: Path) -> None:
+    assert run("interpreted_attention.py", tmp_path) == [
+        "passed: attention_at_every_length",
+        "passed: attention_with_dropout",
+        "passed: attention_of_every_head_size",
+        "passed: attention_of_large_scores",
+        "passed: attention_of_views_in_the_midst_of_nan",
+        "passed: attention_through_the_operation",
+        "passed: attention_of_nothing_is_nothing",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", ["80", "90"])
+def test_attention_compiles_in_every_configuration(tmp_path: Path, capability: str) -> None:
+    lines = run("compiled_attention.py", tmp_path, capability)
+    assert {line.split(",")[0] for line in lines} == {
+        f"compiled: {kernel} {dtype} {size}{words} for sm_{capability}"
+        for kernel, sizes in (("forward", (16, 32, 64, 128)), ("backward", (16, 32, 64, 128)), ("rows", (128,)))
+        for dtype in ("bf16", "fp16", "fp32")
+        for size in sizes
+        for words in ("", " with dropout")
+    } | {f"compiled: {kernel} of one token for sm_{capability}" for kernel in ("forward", "backward", "rows")}
