@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 
+from jowa.kernels.attention import HEAD_SIZES, causal_attention_reference, fused_causal_attention
 from jowa.kernels.c51_loss import c51_loss, c51_loss_reference
 from jowa.kernels.vq_lookup import vq_lookup, vq_lookup_reference
 
@@ -57,7 +58,28 @@ def check_c51_loss(generator: torch.Generator, device: torch.device) -> None:
     torch.testing.assert_close(*gradients, rtol=tolerance, atol=tolerance)
 
 
-CHECKS: dict[str, Check] = {"vq_lookup": check_vq_lookup, "c51_loss": check_c51_loss}
+def check_causal_attention(generator: torch.Generator, device: torch.device) -> None:
+    """Values and gradients of strided projections, in float32 and in bfloat16."""
+    batch, heads, length = integer(generator, 0, 4), integer(generator, 1, 4), integer(generator, 1, 296)
+    size = HEAD_SIZES[integer(generator, 0, len(HEAD_SIZES) - 1)]
+    dtype = torch.bfloat16 if integer(generator, 0, 1) else torch.float32
+    shape = (batch, length, heads, size)
+    tensors = [normal(generator, device, *shape).to(dtype).transpose(1, 2).requires_grad_() for _ in range(3)]
+    weights = normal(generator, device, *shape).transpose(1, 2)
+    results = []
+    for function in (fused_causal_attention, causal_attention_reference):
+        out = function(*(tensor.float() for tensor in tensors)) if dtype == torch.float32 else function(*tensors)
+        results.append([out.float(), *torch.autograd.grad((out.float() * weights).sum(), tensors)])
+    tolerance = 1e-4 if dtype == torch.float32 else 5e-2
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found.float(), expected.float(), rtol=tolerance, atol=tolerance)
+
+
+CHECKS: dict[str, Check] = {
+    "vq_lookup": check_vq_lookup,
+    "c51_loss": check_c51_loss,
+    "causal_attention": check_causal_attention,
+}
 
 
 def run(name: str, count: int, device: torch.device, first_seed: int = 0) -> float:

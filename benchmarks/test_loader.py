@@ -1,7 +1,8 @@
 """Random segments for training: the native loader beside the published scheme and zarr-python, warm and cold.
 
 The published scheme opens an uncompressed HDF5 file for every sample and reads the whole episode's terminals; here it
-has a file an episode, which was no slower than one a game.  All rivals read the same frames, one thread each unless a name says otherwise.
+has a file an episode, which was about as fast as one a game.  All rivals read the same frames, one thread each unless
+a name says otherwise.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ from torch.nn import functional
 HEAD_SIZES = (16, 32, 64, 128)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 """What the fused kernels take."""
+SHORT = 512
+"""Tokens up to which :func:`causal_attention` takes the fused kernels."""
 MIX_1, MIX_2 = 0x21F0AAAD, 0x735A2D97
 """Multipliers of the 32-bit mixer that decides what dropout keeps (Wellons, "hash-prospector", lowbias32)."""
 STEP = 0x61C88647
@@ -96,8 +98,14 @@ def _scores(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def _served(queries: Tensor, keys: Tensor, values: Tensor) -> bool:
-    """Whether the fused kernels take these, on a GPU that they are compiled and tested for."""
-    if not _runs_triton(queries) or queries.dtype not in DTYPES or queries.shape[-1] not in HEAD_SIZES:
+    """Whether the fused kernels take these and are made for them: short sequences in 16 bits.
+
+    In float32, where tiles must be small, and on long sequences PyTorch's own are the safer choice until somebody
+    has measured otherwise (benchmarks/test_attention.py).
+    """
+    if not _runs_triton(queries) or queries.dtype == torch.float32 or queries.dtype not in DTYPES:
+        return False
+    if queries.shape[-1] not in HEAD_SIZES or queries.shape[-2] > SHORT:
         return False
     return all(tensor.stride(-1) == 1 for tensor in (queries, keys, values))
 

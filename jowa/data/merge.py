@@ -158,7 +158,26 @@ def _plan(sources: Sequence[str], out: Path, games: Sequence[str]) -> list[Block
         other = seen.setdefault((block.game, block.digest), block)
         if other is not block:
             raise UsageError(f"{other.path} and {block.path} hold the same episodes of {block.game}: name one only")
+    _refuse_shared_episodes(blocks)
     return blocks
+
+
+def _refuse_shared_episodes(blocks: Sequence[Block]) -> None:
+    """A longer recording of what another source holds a part of would put that part into the new store twice."""
+    holders: dict[tuple[Any, ...], Block] = {}
+    for block in blocks:
+        known = [
+            (block.game, info.policy, info.seed, info.length, info.score, info.terminal)
+            for info in block.source.episodes(block.game)
+            if info.seed  # 0 where none is known
+        ]
+        shared = [holders[key] for key in known if key in holders]
+        if shared:
+            raise UsageError(
+                f"{shared[0].path} and {block.path} share {len(shared)} episodes of {block.game} (same seed, policy, "
+                "length and score): name the one that holds more, or choose --games"
+            )
+        holders |= dict.fromkeys(known, block)
 
 
 def _digest(store: EpisodeStore, game: str) -> str:

@@ -112,6 +112,18 @@ def test_gaps_are_copied_with_the_files(tmp_path, sources, episodes, assert_same
     assert not verify(tmp_path / "out", progress=False).findings
 
 
+def test_sources_that_share_episodes_are_refused(tmp_path, make_episode, make_store_of) -> None:
+    """The longer recording holds the shorter one: joined, its episodes would count twice."""
+    same = [make_episode("Pong", length, 5 + length) for length in (10, 20, 30)]
+    make_store_of(tmp_path / "short", same[:2])
+    make_store_of(tmp_path / "long", [*same, make_episode("Boxing", 9, 3)])
+    both = [str(tmp_path / "short"), str(tmp_path / "long")]
+    with pytest.raises(UsageError, match=r"short and \S+/long share 2 episodes of Pong .*name the one that holds more"):
+        merge(both, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+    merge(both, tmp_path / "out", games=["Boxing"], progress=False)
+
+
 def test_episodes_over_shard_borders(
     tmp_path, make_episode, make_store_of, make_old_store, assert_same_episode
 ) -> None:
