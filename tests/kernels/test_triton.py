@@ -68,3 +68,31 @@ def test_attention_compiles_in_every_configuration(tmp_path: Path, capability: s
         for size in sizes
         for words in ("", " with dropout")
     } | {f"compiled: {kernel} of one token for sm_{capability}" for kernel in ("forward", "backward", "rows")}
+
+
+@pytest.mark.slow
+def test_tree_attention_agrees_with_its_oracle_in_the_interpreter(tmp_path: Path) -> None:
+    assert run("interpreted_tree_attention.py", tmp_path) == [
+        "passed: levels_of_all_kinds",
+        "passed: levels_with_split_contexts",
+        "passed: random_levels",
+        "passed: nothing_is_nothing",
+        "passed: pages_that_do_not_exist_are_not_read",
+    ]
+
+
+@pytest.mark.slow
+def test_tree_attention_compiles_for_the_target_hardware(tmp_path: Path) -> None:
+    lines = run("compiled_tree_attention.py", tmp_path)
+    assert [line.split(",")[0] for line in lines] == [
+        f"compiled: tree_attention {kernel} of {tile} queries in {dtype}{strides} for sm_{capability}"
+        for dtype in ("float32", "float16", "bfloat16")
+        for kernel in ("context_kernel", "rows_kernel")
+        for tile in (16, 32 if dtype == "float32" else 64)
+        for strides in ("", " with aligned strides")
+        for capability in (80, 90)
+    ] + [
+        f"compiled: tree_attention {kernel} of ones for sm_{capability}"
+        for kernel in ("context_kernel", "rows_kernel")
+        for capability in (80, 90)
+    ]
