@@ -343,7 +343,7 @@ def test_kill_9_at_50_points_loses_and_changes_nothing(source, tmp_path) -> None
 
 
 def count_changes(work: Callable[[], object], folder: Path) -> int:
-    """How often ``work`` gives a file of ``folder`` its name or takes it away; other tests' threads may be at work too."""
+    """How often ``work`` gives a file of ``folder`` its name or takes it away; threads of other tests do not count."""
     calls = 0
 
     def counting(original):
