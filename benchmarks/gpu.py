@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 LIMIT = 600.0
 """Seconds for everything."""
-KERNEL_BENCHMARKS = ("test_attention.py", "test_vq_lookup.py", "test_c51_loss.py")
+KERNEL_BENCHMARKS = ("test_attention.py", "test_tree_attention.py", "test_vq_lookup.py", "test_c51_loss.py")
 """Benchmarks that need no package beyond torch, triton, NumPy and pytest."""
 
 

@@ -13,8 +13,11 @@ import torch
 
 from jowa.kernels.attention import HEAD_SIZES, causal_attention_reference, fused_causal_attention
 from jowa.kernels.c51_loss import c51_loss, c51_loss_reference
+from jowa.kernels.tree_attention import tree_attention, tree_attention_reference
 from jowa.kernels.vq_lookup import vq_lookup, vq_lookup_reference
 
+PAGE = 37
+"""Tokens of a page: a frame's 36 and the action's."""
 Check = Callable[[torch.Generator, torch.device], None]
 
 
@@ -75,10 +78,33 @@ def check_causal_attention(generator: torch.Generator, device: torch.device) -> 
         torch.testing.assert_close(found.float(), expected.float(), rtol=tolerance, atol=tolerance)
 
 
+def check_tree_attention(generator: torch.Generator, device: torch.device) -> None:
+    """Ragged levels with pages in any order, in float32 and in bfloat16."""
+    roots, rows, slots = integer(generator, 0, 5), integer(generator, 1, 16), integer(generator, 1, 4)
+    heads, queries, context = integer(generator, 1, 4), integer(generator, 1, PAGE), integer(generator, 1, 260)
+    size = (16, 32, 64)[integer(generator, 0, 2)]
+    dtype = torch.bfloat16 if integer(generator, 0, 1) else torch.float32
+    pages = max(roots * rows * slots, 1)
+    table = torch.randperm(pages, generator=generator)[: roots * rows * slots].view(roots, rows, slots).int()
+    full = torch.randint(slots, (roots, rows), generator=generator)
+    own = torch.randint(queries, PAGE + 1, (roots, rows), generator=generator)
+    arguments = [
+        normal(generator, device, roots, rows, heads, queries, size).to(dtype),
+        *(normal(generator, device, roots, heads, context, size).to(dtype) for _ in range(2)),
+        torch.randint(1, context + 1, (roots,), generator=generator).int().to(device),
+        *(normal(generator, device, pages, heads, PAGE, size).to(dtype) for _ in range(2)),
+        table.to(device), (full * PAGE + own).int().to(device),
+    ]  # fmt: skip
+    found, expected = tree_attention(*arguments), tree_attention_reference(*arguments)
+    tolerance = 1e-4 if dtype == torch.float32 else 5e-2
+    torch.testing.assert_close(found.float(), expected.float(), rtol=tolerance, atol=tolerance)
+
+
 CHECKS: dict[str, Check] = {
     "vq_lookup": check_vq_lookup,
     "c51_loss": check_c51_loss,
     "causal_attention": check_causal_attention,
+    "tree_attention": check_tree_attention,
 }
 
 
