@@ -1,13 +1,15 @@
 """Imports that kill themselves (SIGKILL) at their n-th change to the store; started by test_dqn_replay_faults.py.
 
-Arguments: source, folder, then pairs of ``before`` or ``after`` and n.  For each pair a process forked from this
-one, which has loaded everything already, imports into ``folder/NUMBER`` and dies; another one finishes.  Prints for
-each what the two exited with.
+Arguments: source, folder, then the number of points and a seed.  A first import, into ``folder/once``, is let live and
+its changes counted.  For each point a process forked from this one, which has loaded everything already, imports into
+``folder/NUMBER`` and dies before or after one of as many changes, drawn at random; another one finishes.  Prints for
+each what the two exited with, and the point.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sys
 from pathlib import Path
@@ -19,12 +21,13 @@ CHANGES = ("replace", "rename", "unlink", "rmdir")
 """Methods of Path by which files get their names and lose them."""
 
 
-def crash_at_change(number: int, where: str) -> None:
-    calls = 0
+calls = 0
 
+
+def crash_at_change(number: int, where: str) -> None:
     def wrap(original):
         def changed(self: Path, *args, **kwargs):
-            nonlocal calls
+            global calls
             calls += 1
             if calls == number and where == "before":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -57,16 +60,25 @@ def in_child(work) -> int:
 
 
 def main() -> None:
-    source, folder, *points = sys.argv[1:]
-    for place, (where, number) in enumerate(zip(points[::2], points[1::2], strict=True)):
-        out = Path(folder) / str(place)
+    source, folder, points, seed = sys.argv[1:]
+    counted = Path(folder) / "count"
 
-        def dying(where: str = where, number: str = number, out: Path = out) -> None:
-            crash_at_change(int(number), where)
+    def counting() -> None:
+        crash_at_change(0, "never")
+        run_import(source, Path(folder) / "once")
+        counted.write_text(str(calls))
+
+    assert in_child(counting) == 0
+    changes, chance = int(counted.read_text()), random.Random(int(seed))
+    for place in range(int(points)):
+        out, where, number = Path(folder) / str(place), chance.choice(["before", "after"]), chance.randint(1, changes)
+
+        def dying(where: str = where, number: int = number, out: Path = out) -> None:
+            crash_at_change(number, where)
             run_import(source, out)
 
         first = in_child(dying)
-        print(first, in_child(lambda out=out: run_import(source, out)), flush=True)
+        print(first, in_child(lambda out=out: run_import(source, out)), where, number, flush=True)
 
 
 if __name__ == "__main__":

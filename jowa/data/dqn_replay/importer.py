@@ -16,8 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from jowa.data.dqn_replay.config import ImportConfig
-from jowa.data.dqn_replay.pieces import Job, Outcome, finished, import_piece, scan
-from jowa.data.dqn_replay.plan import Log, Plan, choose_checkpoints, make_plan, policy, settle, table
+from jowa.data.dqn_replay.pieces import Job, Outcome, finished, import_piece, remove_block, scan
+from jowa.data.dqn_replay.plan import (
+    Log,
+    Plan,
+    TooFewTransitions,
+    choose_checkpoints,
+    make_plan,
+    policy,
+    settle,
+    table,
+)
 from jowa.data.dqn_replay.report import GameReport, Summary
 from jowa.data.dqn_replay.source import FILES, Checkpoint, Fault, list_checkpoints
 from jowa.data.workers import as_finished, dask_workers, local_workers, plain_failures
@@ -57,9 +66,7 @@ def import_dqn_replay(config: ImportConfig, progress: bool = True) -> Summary:
         start, frames, resumed = time.perf_counter(), 0, 0
         if todo:
             with _workers(config) as (pool, ahead):
-                games = _plan_games(config, pool, ahead, todo, progress)
-                _prepare(writer, config, games)
-                frames, resumed = _import_pieces(writer, config, games, pool, ahead, progress)
+                frames, resumed = _import_games(writer, config, todo, pool, ahead, progress)
         reports = [_report(writer, game, game not in todo) for game in config.games]
         return Summary(config.out, reports, frames, resumed, time.perf_counter() - start)
 
@@ -98,11 +105,41 @@ def _is_done(writer: EpisodeWriter, config: ImportConfig, game: str) -> bool:
     return writer.num_episodes(game) > 0
 
 
+def _import_games(
+    writer: EpisodeWriter, config: ImportConfig, todo: list[str], pool: Executor, ahead: int, progress: bool
+) -> tuple[int, int]:
+    """Plan and do the games; frames read by the last plan, and those read before.
+
+    An exact draw that damaged files leave short is made again, passing over their checkpoints.
+    """
+    faults: dict[str, dict[str, Fault]] = {game: {} for game in todo}
+    avoid: dict[str, set[tuple[int, int]]] = {game: set() for game in todo}
+    while True:
+        left = [game for game in todo if not writer.num_episodes(game)]
+        games = _plan_games(config, pool, ahead, left, faults, avoid, progress)
+        _prepare(writer, config, games)
+        try:
+            return _import_pieces(writer, config, games, pool, ahead, progress)
+        except TooFewTransitions as error:
+            if error.bad <= avoid[error.game]:
+                raise
+            avoid[error.game] |= error.bad
+            plan = next(plan for plan, _ in games if plan.game == error.game)
+            _forget_markers(config.out, plan.game)
+            for job in _jobs(writer, config, plan):
+                remove_block(job)
+
+
 def _plan_games(
-    config: ImportConfig, pool: Executor, ahead: int, games: list[str], progress: bool
+    config: ImportConfig,
+    pool: Executor,
+    ahead: int,
+    games: list[str],
+    faults: dict[str, dict[str, Fault]],
+    avoid: dict[str, set[tuple[int, int]]],
+    progress: bool,
 ) -> list[tuple[Plan, dict[str, Fault]]]:
-    """List and scan all checkpoints, then plan every game."""
-    faults: dict[str, dict[str, Fault]] = {game: {} for game in games}
+    """List and scan all checkpoints, then plan every game; adds to the ``faults`` that are known."""
     logs: dict[str, list[Log]] = {game: [] for game in games}
     checkpoints: list[Checkpoint] = []
     for game in games:
@@ -121,7 +158,7 @@ def _plan_games(
     for game in games:
         logs[game].sort(key=lambda log: (log.run, log.number))
     draw = (config.crossing, config.seed, config.fraction, config.transitions)
-    return [(make_plan(config.address, game, logs[game], *draw), faults[game]) for game in games]
+    return [(make_plan(config.address, game, logs[game], *draw, avoid[game]), faults[game]) for game in games]
 
 
 def _list_run(config: ImportConfig, game: str, run: int) -> tuple[list[Checkpoint], list[Fault]]:
@@ -169,10 +206,7 @@ def _import_pieces(
     """Do all pieces that are not done and commit the games; returns frames read now, and those read before."""
     games = []
     for plan, faults in plans:
-        folder = config.out.resolve() / MARKERS / plan.game
-        # A cluster's workers have working folders of their own.
-        infos = {name: replace(info, folder=info.folder.resolve()) for name, info in writer.infos(plan.game).items()}
-        game = _Game(plan, [Job(piece, infos, folder / f"{piece.name}.json") for piece in plan.pieces], faults)
+        game = _Game(plan, _jobs(writer, config, plan), faults)
         done = {place: finished(job) for place, job in enumerate(game.jobs)}
         game.outcomes = {place: outcome for place, outcome in done.items() if outcome is not None}
         games.append(game)
@@ -195,6 +229,13 @@ def _import_pieces(
             advance(frames, f"{job.piece.game} {job.piece.name}")
             _commit_if_whole(writer, config, game)
     return frames - resumed, resumed
+
+
+def _jobs(writer: EpisodeWriter, config: ImportConfig, plan: Plan) -> list[Job]:
+    folder = config.out.resolve() / MARKERS / plan.game
+    # A cluster's workers have working folders of their own.
+    infos = {name: replace(info, folder=info.folder.resolve()) for name, info in writer.infos(plan.game).items()}
+    return [Job(piece, infos, folder / f"{piece.name}.json") for piece in plan.pieces]
 
 
 def _shown(

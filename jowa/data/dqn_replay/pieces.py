@@ -67,7 +67,7 @@ def import_piece(job: Job) -> Outcome:
     try:
         outcome = _Import(job).run()
     except BadFile as bad:
-        _remove_block(job)
+        remove_block(job)
         return Outcome(job.piece.digest(), (), (bad.fault,))
     if not outcome.faults:
         atomic_write_text(job.marker, json.dumps(asdict(outcome)) + "\n")
@@ -184,7 +184,7 @@ class _Import:
         self.spans.pop(0)
 
 
-def _remove_block(job: Job) -> None:
+def remove_block(job: Job) -> None:
     """Delete what was written of a piece that has nothing to give."""
     first = job.piece.first_row // STEPS_PER_SHARD
     for info in job.infos.values():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -179,11 +179,25 @@ def find_spans(logs: Sequence[Log]) -> tuple[list[Span], Counter[str]]:
     return spans, lost
 
 
-def draw(spans: Sequence[Span], game: str, seed: int, fraction: float | None, transitions: int | None) -> list[int]:
+class TooFewTransitions(DataError):
+    """The episodes that were drawn have too few, because some lie in damaged files."""
+
+    def __init__(self, message: str, game: str, bad: set[tuple[int, int]]) -> None:
+        super().__init__(message)
+        self.game = game
+        self.bad = bad
+        """(run, number) of the checkpoints with a fault."""
+
+
+def draw(
+    spans: Sequence[Span], game: str, seed: int, fraction: float | None, transitions: int | None,
+    avoid: Set[tuple[int, int]] = frozenset(),
+) -> list[int]:  # fmt: skip
     """Indices into ``spans``, uniformly without replacement, in the order of drawing.
 
     Either ``fraction`` of them, at least one, or as many as have ``transitions`` steps whatever part of their first
-    rows turns out to be padding (all, when that is not certain).  Raises :class:`DataError` when they cannot have.
+    rows turns out to be padding (all, when that is not certain), passing over those that lie in checkpoints to
+    ``avoid``.  Raises :class:`DataError` when they cannot have.
     """
     generator = np.random.default_rng(np.random.SeedSequence((seed, get_game(game).task_id)))
     order = generator.permutation(len(spans)).tolist()
@@ -192,7 +206,8 @@ def draw(spans: Sequence[Span], game: str, seed: int, fraction: float | None, tr
     if fraction is not None:
         return order[: max(1, round(fraction * len(order)))]
     wanted = transitions or 0
-    most = sum(span.length for span in spans)
+    order = [index for index in order if not _touches(spans[index], avoid)]
+    most = sum(spans[index].length for index in order)
     if most < wanted:
         raise DataError(
             f"the chosen checkpoints of {game} hold {most} transitions in whole episodes: {wanted} are wanted; "
@@ -210,8 +225,12 @@ def make_plan(
     seed: int,
     fraction: float | None,
     transitions: int | None,
+    avoid: Set[tuple[int, int]] = frozenset(),
 ) -> Plan:
-    """Find, draw and divide: ``logs`` are of all chosen runs, ascending by run and number."""
+    """Find, draw and divide: ``logs`` are of all chosen runs, ascending by run and number.
+
+    ``avoid``: (run, number) of checkpoints that an exact draw passes over.
+    """
     spans: list[Span] = []
     counts: Counter[str] = Counter()
     for _, of_run in groupby(logs, lambda log: log.run):
@@ -223,8 +242,10 @@ def make_plan(
         whole = [span for span in spans if span.number == span.last]
         counts["crossing_dropped"] = len(spans) - len(whole)
         spans = whole
-    drawn = tuple(spans[index] for index in draw(spans, game, seed, fraction, transitions))
+    drawn = tuple(spans[index] for index in draw(spans, game, seed, fraction, transitions, avoid))
     counts["drawn"] = len(drawn)
+    if avoid:
+        counts["avoided"] = sum(_touches(span, avoid) for span in spans)
     rows = {(log.run, log.number): log.rows for log in logs}
     return Plan(game, drawn, _make_pieces(source, game, drawn, rows, transitions is not None), dict(counts))
 
@@ -270,10 +291,11 @@ def settle(
             kept.append(item)
         steps += item.length
     if transitions is not None and steps < transitions:
-        raise DataError(
+        raise TooFewTransitions(
             f"{plan.game}: the drawn episodes have {steps} of {transitions} transitions without padding and without "
-            f"the {len(plan.drawn) - len(good)} that lie in damaged files: choose more runs, or mend the files"
-        )
+            f"the {len(plan.drawn) - len(good)} that lie in damaged files: choose more runs, or mend the files",
+            plan.game, bad,
+        )  # fmt: skip
     kept.sort(key=lambda item: item.offset)
     spans = [plan.drawn[item.draw] for item in kept]
     counts = plan.counts | {
@@ -310,7 +332,7 @@ def table(plan: Plan, items: Sequence[Taken]) -> dict[str, NDArray[Any]]:
     }
 
 
-def _touches(span: Span, bad: set[tuple[int, int]]) -> bool:
+def _touches(span: Span, bad: Set[tuple[int, int]]) -> bool:
     return any((span.run, number) in bad for number in range(span.number, span.last + 1))
 
 
