@@ -85,6 +85,8 @@ class SegmentLoader:
 
     def _fetch(self, windows: Windows) -> None:
         """Bring the shards of a remote store here first."""
+        if not self.store.is_remote:
+            return
         for name in self._arrays:
             for number in np.unique(windows.game) if name != TOKENS else ():
                 chosen = windows.game == number

@@ -130,15 +130,19 @@ class Mirror:
 
     def _refresh_game(self, game: str) -> None:
         commit = f"{game}/zarr.json"
-        names = [f"{game}/{name}/zarr.json" for name in (*STEP_ARRAYS, *EPISODE_ARRAYS)]
-        for name in EPISODE_ARRAYS:
-            found = self.filesystem.glob(f"{self.remote}/{game}/{name}/c/*")
-            names += [posixpath.relpath(entry, self.remote) for entry in found]
         for _ in range(TRIES):  # until nobody committed meanwhile
             before = self.filesystem.cat_file(f"{self.remote}/{commit}")
+            names = [f"{game}/{name}/zarr.json" for name in (*STEP_ARRAYS, *EPISODE_ARRAYS)]
+            for name in EPISODE_ARRAYS:
+                found = self.filesystem.glob(f"{self.remote}/{game}/{name}/c/*")
+                names += [posixpath.relpath(entry, self.remote) for entry in found]
             contents = {name: self.filesystem.cat_file(f"{self.remote}/{name}") for name in names} | {commit: before}
             if self.filesystem.cat_file(f"{self.remote}/{commit}") == before:
                 break
+        else:
+            raise DataError(
+                f"{self.remote}/{game} changes faster than it can be read: try again when its writer is done"
+            )
         if all(_holds(self.folder / name, content) for name, content in contents.items()):
             return
         if (self.folder / game).exists():

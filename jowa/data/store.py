@@ -83,6 +83,11 @@ class EpisodeStore:
         return cls(folder, attributes, committed, native, mirror)
 
     @property
+    def is_remote(self) -> bool:
+        """Whether shards are fetched from elsewhere when they are needed: see :meth:`fetch`."""
+        return self._mirror is not None
+
+    @property
     def games(self) -> tuple[str, ...]:
         """Games with at least one episode, alphabetically."""
         return tuple(self._committed)

@@ -117,6 +117,22 @@ def test_an_interrupted_refresh_is_begun_anew(make_store, make_episode, upload, 
     assert [info.length for info in store.episodes("Pong")] == [10, 12]
 
 
+def test_a_store_that_never_stands_still_is_refused(make_store, upload, tmp_path, monkeypatch) -> None:
+    """A commit between the documents and the table would mix two states."""
+    upload(make_store(Pong=[10]).path, "busy")
+    kind, count = type(fsspec.filesystem("memory")), 0
+    original = kind.cat_file
+
+    def changing(self, path, *arguments, **options):
+        nonlocal count
+        count += path.endswith("Pong/zarr.json")
+        return original(self, path, *arguments, **options) + b" " * count * path.endswith("Pong/zarr.json")
+
+    monkeypatch.setattr(kind, "cat_file", changing)
+    with pytest.raises(DataError, match="changes faster than it can be read: try again"):
+        EpisodeStore.open("memory://busy", cache=tmp_path / "cache")
+
+
 def test_a_path_made_of_an_address_is_one(make_store, upload, tmp_path, monkeypatch) -> None:
     upload(make_store(Pong=[10]).path, "sets/mine")
     store = EpisodeStore.open(Path("memory://sets/mine"), cache=tmp_path / "cache")
