@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from jowa.config import TOKENS_PER_FRAME
 from jowa.planner.imagination import Context
 
 
@@ -102,6 +103,47 @@ def _wrapped(value: int) -> int:
 def _shifted(x: Tensor, bits: int) -> Tensor:
     """Logical shift to the right of int64."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def check_context(context: Context, slots: Tensor, reserved: int, longest: int) -> None:
+    """Raise ValueError unless ``context`` can be encoded into ``slots`` by an engine of these sizes."""
+    count, steps = context.tokens.shape[:2]
+    if not 1 <= steps <= longest:
+        raise ValueError(f"a context holds 1 to {longest} steps, got {steps}")
+    if slots.shape != (count,):
+        raise ValueError(f"slots must have shape {(count,)}, got {tuple(slots.shape)}")
+    if slots.device.type == "cuda":  # looking would wait for the device
+        return
+    if count and not 0 <= int(slots.min()) <= int(slots.max()) < reserved:
+        raise ValueError(f"slots must lie in 0 to {reserved - 1}, got {slots.tolist()}: reserve more roots")
+    if count and not 1 <= int(context.lengths.min()) <= int(context.lengths.max()) <= steps:
+        raise ValueError(f"lengths of contexts must lie in 1 to {steps}, got {context.lengths.tolist()}")
+
+
+def check_level(level: Level, drafts: Drafts | None, sampling: Sampling | None, reserved: int) -> None:
+    """Raise ValueError, naming the argument, unless shapes and dtypes fit one another and the roots are reserved."""
+    shape = tuple(level.actions.shape)
+    if len(shape) != 2 or shape[0] > reserved:
+        raise ValueError(f"actions must be (R, M) with at most the {reserved} roots that are reserved, got {shape}")
+    slots = level.page_table.shape[2] if level.page_table.ndim == 3 else "J"
+    wanted: dict[str, tuple[Tensor, tuple[object, ...], torch.dtype]] = {
+        "actions": (level.actions, shape, torch.int64),
+        "page_table": (level.page_table, (*shape, slots), torch.int32),
+        "depths": (level.depths, shape, torch.int32),
+    }
+    if drafts is not None:
+        wanted["drafts"] = (drafts.tokens, (*shape, TOKENS_PER_FRAME), torch.int64)
+        if drafts.sureness is not None:
+            wanted["sureness"] = (drafts.sureness, (*shape, TOKENS_PER_FRAME), torch.float32)
+    if sampling is not None:
+        wanted["seeds"] = (sampling.seeds, shape, torch.int64)
+        if not sampling.temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {sampling.temperature}")
+    for name, (tensor, expected, dtype) in wanted.items():
+        if tuple(tensor.shape) != expected:
+            raise ValueError(f"{name} must have shape {expected}, got {tuple(tensor.shape)}")
+        if tensor.dtype != dtype:
+            raise ValueError(f"{name} must be {dtype}, got {tensor.dtype}")
 
 
 @dataclass

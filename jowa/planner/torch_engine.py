@@ -1,0 +1,407 @@
+"""The engine in torch's own operations and the tree-attention kernel: what a GPU runs, and any device can.
+
+Letters: as in :mod:`jowa.planner.engine`; N = R M rows, B tokens that a pass feeds each row, T context tokens,
+H heads, d head width, D width.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from jowa.config import TOKENS_PER_FRAME, TOKENS_PER_STEP
+from jowa.kernels.tree_attention import tree_attention
+from jowa.model import WorldActionModel
+from jowa.model.heads import EnsembleLinear, expectation
+from jowa.planner.engine import Counters, Drafts, Imagined, Level, Sampling, Values, check_context, check_level, uniform
+from jowa.planner.imagination import Context
+
+REWARD_DRAW, END_DRAW = TOKENS_PER_FRAME, TOKENS_PER_FRAME + 1
+TOKENS_A_PASS = {"cuda": 256, "cpu": 8}
+"""Tokens that a pass feeds for little more than the price of reading the weights."""
+
+
+class TorchEngine:
+    """See :class:`jowa.planner.engine.Engine`.
+
+    ``model`` must be in evaluation mode and is used as it is; with ``autocast``, products run in that dtype on a copy
+    of its linear layers, and keys and values are kept in it.  Results are those of token-by-token imagination up to
+    rounding: products of other shapes round differently, so near-ties may fall otherwise with drafts than without.
+    """
+
+    def __init__(self, model: WorldActionModel, autocast: torch.dtype | None = None) -> None:
+        self.device = model.position_embedding.weight.device
+        self.counters = Counters()
+        self.autocast = autocast
+        self.model = model if autocast is None else _with_linears_in(model, autocast)
+        self._dtype = autocast or model.position_embedding.weight.dtype
+        self._roots = self._pages = 0
+        self._replays: dict[tuple[int, ...], _Replay] = {}
+
+    def reserve(self, roots: int, pages: int) -> None:
+        """See :meth:`jowa.planner.engine.Engine.reserve`."""
+        if roots <= self._roots and pages <= self._pages:
+            return
+        self._roots, self._pages = max(roots, self._roots), max(pages, self._pages)
+        config = self.model.config
+        heads, width = config.heads, config.width // config.heads
+        tokens = config.context_steps * TOKENS_PER_STEP - 1
+
+        def zeros(count: int, length: int) -> Tensor:
+            return torch.zeros(config.layers, count, heads, length, width, dtype=self._dtype, device=self.device)
+
+        self._context_keys, self._context_values = zeros(self._roots, tokens), zeros(self._roots, tokens)
+        # Idle rows write into one page too many.
+        self._page_keys = zeros(self._pages + 1, TOKENS_PER_STEP)
+        self._page_values = torch.zeros_like(self._page_keys)
+        self._lengths = torch.zeros(self._roots, dtype=torch.int64, device=self.device)
+        self._tasks = torch.zeros(self._roots, dtype=torch.int64, device=self.device)
+        self._replays.clear()
+
+    @torch.inference_mode()
+    def encode(self, context: Context, slots: Tensor | None = None) -> Values:
+        """See :meth:`jowa.planner.engine.Engine.encode`."""
+        count = len(context.lengths)
+        slots = torch.arange(count, device=self.device) if slots is None else slots
+        check_context(context, slots, self._roots, self.model.config.context_steps)
+        with self._precision():
+            embedded = self.model.embed(context.tokens, context.actions, context.tasks)[:, :-1]
+            length = embedded.shape[1]
+
+            def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+                self._context_keys[layer, slots, :, :length] = k.to(self._dtype)
+                self._context_values[layer, slots, :, :length] = v.to(self._dtype)
+                return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+            hidden = self.model.transformer(embedded, attend)
+            # Padding stands behind the last frame and the mask is causal, so it never reaches it.
+            last = (context.lengths - 1) * TOKENS_PER_STEP + TOKENS_PER_FRAME - 1
+            values = self._values(hidden[torch.arange(count, device=self.device), last])
+        self._lengths[slots], self._tasks[slots] = context.lengths, context.tasks
+        return values
+
+    @torch.inference_mode()
+    def imagine(self, level: Level, drafts: Drafts | None = None, sampling: Sampling | None = None) -> Imagined:
+        """See :meth:`jowa.planner.engine.Engine.imagine`."""
+        check_level(level, drafts, sampling, self._roots)
+        if self.device.type != "cuda":  # there, looking would wait for the device
+            self._check_pages(level)
+        count, rows, slots = level.page_table.shape
+        block = 1
+        if drafts is not None and level.actions.numel():
+            block = min(TOKENS_PER_STEP, max(2, TOKENS_A_PASS.get(self.device.type, 8) // level.actions.numel()))
+        key = (count, rows, slots, block, -1 if sampling is None else 1)
+        if self.device.type == "cuda":
+            replay = self._replays.get(key)
+            if replay is None:
+                replay = self._replays[key] = _Replay(self, key)
+            state = replay.run(level, drafts, sampling)
+        else:
+            state = _State.begin(level, drafts, sampling, self._pages, block, self.model.config.num_actions)
+            while not bool(state.finished().all()):
+                self.advance(state)
+        self._count(state)
+        return state.imagined(count, rows)
+
+    def advance(self, state: _State) -> None:
+        """One pass: feed each row its next B tokens and keep the longest right prefix.  Static shapes, no wait."""
+        config, count = self.model.config, state.level.actions.shape[0]
+        rows = len(state.depths) // max(count, 1)
+        block = state.block
+        offsets = torch.arange(block, device=self.device)
+        # A block never reaches beyond the page: near its end, tokens that were fed before are fed again.
+        fed = state.fed.clamp(max=TOKENS_PER_STEP - block)[:, None] + offsets
+        inputs = state.tokens.gather(1, fed.clamp(min=1) - 1).clamp(min=0)
+        tasks = self._tasks[:count].repeat_interleave(rows)
+        depths = state.depths.clamp(min=0)
+        first = (self._lengths[:count].repeat_interleave(rows) + depths) * TOKENS_PER_STEP - 1
+        positions = (first[:, None] + fed).clamp(min=0, max=config.context_steps * TOKENS_PER_STEP - 1)
+        with self._precision():
+            actions = self.model.embed_actions(state.level.actions.reshape(-1, 1), positions[:, :1], tasks)
+            frames = self.model.embed_frames(inputs, positions, tasks)
+            embedded = torch.where((fed == 0)[..., None], actions, frames)
+            hidden = self.model.transformer(embedded, _Attend(self, state, fed, count, rows))
+            chosen = state.choose(self.model.frame_head(hidden), fed)
+            state.note_outcome(
+                self.model.reward_head(hidden[:, 0]), self.model.end_head(hidden[:, 0]), at_action=fed[:, 0] == 0
+            )
+            # The last token of a block is the last of the frame in the pass that ends the row.
+            values = self._values(hidden[:, -1])
+        state.settle(fed, chosen, values)
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
+
+    def _values(self, hidden: Tensor) -> Values:
+        """Q of hidden states (..., D)."""
+        config = self.model.config
+        members = expectation(self.model.q_head(hidden).float().softmax(-1), config.v_min, config.v_max)
+        return Values(members.mean(0), members.std(0, correction=0))
+
+    def _check_pages(self, level: Level) -> None:
+        live = level.depths >= 0
+        if not bool(live.any()):
+            return
+        needed = torch.arange(level.page_table.shape[2], device=self.device) <= level.depths[..., None]
+        named = level.page_table[needed]
+        if int(level.depths.max()) >= level.page_table.shape[2] or int(named.min()) < 0:
+            raise ValueError("page_table lacks a page of a row or of its ancestors")
+        if int(named.max()) >= self._pages:
+            raise ValueError(f"page_table names page {int(named.max())}: {self._pages} pages are reserved")
+        steps = int((level.depths + self._lengths[: len(live), None])[live].max()) + 1
+        if steps > self.model.config.context_steps:
+            raise ValueError(f"a row would stand at step {steps}, the model has {self.model.config.context_steps}")
+
+    def _count(self, state: _State) -> None:
+        """Add up what was done; on a GPU the counters stay tensors until they are read."""
+        counters = self.counters
+        live = state.depths >= 0
+        if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            return
+        counters.frames += int(live.sum())
+        counters.row_passes += int(state.passes[live].sum())
+        counters.fed += int(state.fed_in_all[live].sum())
+        counters.guessed += int(state.guessed[live].sum())
+        counters.accepted += int(state.accepted[live].sum())
+
+
+@dataclass
+class _State:
+    """A level that is being imagined, flat: N rows."""
+
+    level: Level
+    sampling: Sampling | None
+    depths: Tensor
+    """int64 (N,)."""
+    pages: Tensor
+    """int64 (N,): each row's own page; idle rows share the one behind the last."""
+    tokens: Tensor
+    """int64 (N, 37): what is known, then guesses; -1: no guess.  Behind the last token stands nothing that counts."""
+    known: Tensor
+    """int64 (N,): tokens that are settled."""
+    fed: Tensor
+    """int64 (N,): tokens of the page whose keys and values are right; 37: done."""
+    rewards: Tensor
+    ends: Tensor
+    q: Tensor
+    spread: Tensor
+    block: int
+    passes: Tensor
+    """int64 (N,), as are the next three: see :class:`jowa.planner.engine.Counters`."""
+    fed_in_all: Tensor
+    guessed: Tensor
+    accepted: Tensor
+
+    @classmethod
+    def begin(
+        cls, level: Level, drafts: Drafts | None, sampling: Sampling | None, pages: int, block: int, actions: int
+    ) -> _State:
+        """A level of which nothing is known yet."""
+        device = level.actions.device
+        depths = level.depths.reshape(-1).long()
+        count = len(depths)
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+            return torch.zeros(count, *shape, dtype=dtype, device=device)
+
+        own = level.page_table.flatten(0, 1).gather(1, depths.clamp(min=0)[:, None])[:, 0].long()
+        own = torch.where(depths >= 0, own, pages)
+        tokens = zeros(TOKENS_PER_STEP) - 1
+        if drafts is not None:
+            tokens[:, :TOKENS_PER_FRAME] = drafts.tokens.reshape(-1, TOKENS_PER_FRAME)
+        fed = torch.where(depths >= 0, 0, TOKENS_PER_STEP)
+        q, spread = zeros(actions, dtype=torch.float32), zeros(actions, dtype=torch.float32)
+        return cls(
+            level, sampling, depths, own, tokens, zeros(), fed, zeros(dtype=torch.float32), zeros(dtype=torch.bool),
+            q, spread, block, zeros(), zeros(), zeros(), zeros(),
+        )  # fmt: skip
+
+    def finished(self) -> Tensor:
+        """bool (N,)."""
+        return self.fed >= TOKENS_PER_STEP
+
+    def choose(self, logits: Tensor, fed: Tensor) -> Tensor:
+        """int64 (N, B): the token that follows each of those fed, of logits (N, B, V)."""
+        if self.sampling is None:
+            return logits.argmax(-1)
+        draws = torch.stack([uniform(self.sampling.seeds.reshape(-1), i) for i in range(TOKENS_PER_STEP)], 1)
+        probabilities = (logits.float() / self.sampling.temperature).softmax(-1)
+        return draw(probabilities, draws.gather(1, fed))
+
+    def note_outcome(self, reward_logits: Tensor, end_logits: Tensor, at_action: Tensor) -> None:
+        """Keep the reward and end of the rows, bool (N,), whose action was fed; logits (N, 3) and (N, 2)."""
+        if self.sampling is None:
+            reward, end = reward_logits.argmax(-1), end_logits.argmax(-1)
+        else:
+            seeds = self.sampling.seeds.reshape(-1)
+            reward = draw(reward_logits.float().softmax(-1), uniform(seeds, REWARD_DRAW))
+            end = draw(end_logits.float().softmax(-1), uniform(seeds, END_DRAW))
+        self.rewards = torch.where(at_action, reward.float() - 1, self.rewards)
+        self.ends = torch.where(at_action, end == 1, self.ends)
+
+    def settle(self, fed: Tensor, chosen: Tensor, values: Values) -> None:
+        """Compare the guesses with what was ``chosen`` int64 (N, B) after each token fed, at places ``fed`` (N, B)."""
+        running = ~self.finished()
+        last = torch.arange(self.block, device=fed.device) == self.block - 1
+        held = self.tokens.gather(1, fed)
+        settled = (fed < self.known[:, None]) | (fed >= TOKENS_PER_FRAME)
+        # What follows the last token fed was not fed, so it needs no guess: the pass ends there at the latest.
+        right = settled | (held == chosen)
+        stop = (~right | last).int().argmax(1, keepdim=True)
+        until = fed.gather(1, stop)[:, 0]
+        learnt = (fed >= self.known[:, None]) & (fed <= until[:, None]) & running[:, None]
+        self.tokens = self.tokens.scatter(1, fed, torch.where(learnt, chosen, held))
+        fresh = fed >= self.fed[:, None]
+        guesses = fresh & (fed > self.known[:, None])
+        self.guessed += (guesses & running[:, None]).sum(1)
+        self.accepted += (guesses & running[:, None] & (fed <= until[:, None])).sum(1)
+        self.fed_in_all += torch.where(running, self.block, 0)
+        self.passes += running
+        self.known = torch.where(
+            running, torch.maximum(self.known, (until + 1).clamp(max=TOKENS_PER_FRAME)), self.known
+        )
+        self.fed = torch.where(running, until + 1, self.fed)
+        done = (running & self.finished())[:, None]
+        self.q, self.spread = torch.where(done, values.q, self.q), torch.where(done, values.spread, self.spread)
+
+    def imagined(self, roots: int, rows: int) -> Imagined:
+        """The outcome, idle rows silenced."""
+        live = self.depths >= 0
+        tokens = torch.where(live[:, None], self.tokens[:, :TOKENS_PER_FRAME], 0).view(roots, rows, TOKENS_PER_FRAME)
+        q, spread = (values.view(roots, rows, values.shape[-1]) for values in (self.q, self.spread))
+        rewards, ends = torch.where(live, self.rewards, 0.0), self.ends & live
+        return Imagined(tokens, rewards.view(roots, rows), ends.view(roots, rows), q, spread)
+
+
+class _Attend:
+    """Writes a pass's keys and values into the rows' pages, and attends to contexts and pages."""
+
+    def __init__(self, engine: TorchEngine, state: _State, fed: Tensor, roots: int, rows: int) -> None:
+        self.engine, self.shape = engine, (roots, rows)
+        self.places = (state.pages[:, None].expand_as(fed), fed)
+        lengths = engine._lengths[:roots] * TOKENS_PER_STEP - 1
+        written = state.depths * TOKENS_PER_STEP + fed[:, -1] + 1
+        tokens = torch.where(state.depths >= 0, written, 0)
+        self.where = (lengths.int(), state.level.page_table, tokens.view(roots, rows).int())
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q, k, v (N, H, B, d) to the mixed values (N, H, B, d)."""
+        engine, (roots, rows) = self.engine, self.shape
+        keys, values = engine._page_keys[layer], engine._page_values[layer]
+        pages, fed = self.places
+        keys[pages, :, fed] = k.transpose(1, 2).to(keys.dtype)
+        values[pages, :, fed] = v.transpose(1, 2).to(values.dtype)
+        context = engine._context_keys[layer, :roots], engine._context_values[layer, :roots]
+        lengths, table, tokens = self.where
+        queries = q.to(keys.dtype).view(roots, rows, *q.shape[1:])
+        return tree_attention(queries, *context, lengths, keys, values, table, tokens).flatten(0, 1)
+
+
+class _Replay:
+    """Passes over one shape of level, captured once as a CUDA graph and launched without waiting.
+
+    The host looks at a pass's answer one pass late, so the device never idles; a pass too many changes nothing.
+    """
+
+    def __init__(self, engine: TorchEngine, key: tuple[int, ...]) -> None:
+        count, rows, slots, self.block, sampled = key
+        self.engine = engine
+        device, shape = engine.device, (count, rows)
+        level = Level(
+            torch.zeros(shape, dtype=torch.int64, device=device),
+            torch.zeros(*shape, slots, dtype=torch.int32, device=device),
+            torch.full(shape, -1, dtype=torch.int32, device=device),
+        )
+        sampling = Sampling(torch.zeros(shape, dtype=torch.int64, device=device)) if sampled > 0 else None
+        self.temperature = 1.0
+        self.state = _State.begin(level, None, sampling, engine._pages, self.block, engine.model.config.num_actions)
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def run(self, level: Level, drafts: Drafts | None, sampling: Sampling | None) -> _State:
+        """Imagine ``level``; the state that is returned is overwritten by the next call."""
+        engine = self.engine
+        fresh = _State.begin(level, drafts, sampling, engine._pages, self.block, engine.model.config.num_actions)
+        temperature = 1.0 if sampling is None else sampling.temperature
+        if self.graph is None or temperature != self.temperature:
+            self.temperature = temperature
+            if sampling is not None and self.state.sampling is not None:
+                self.state.sampling = dataclasses.replace(self.state.sampling, temperature=temperature)
+            self._capture()
+        assert self.graph is not None
+        _copy(fresh, self.state)
+        answers: list[tuple[torch.cuda.Event, Tensor]] = []
+        for _ in range(TOKENS_PER_STEP):
+            self.graph.replay()
+            if self.block > 1:
+                answers.append(_ask(self.state.finished().all()))
+                if len(answers) > 1:
+                    event, answer = answers.pop(0)
+                    event.synchronize()
+                    if bool(answer):
+                        break
+        return self.state
+
+    def _capture(self) -> None:
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                self._pass()
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self._pass()
+
+    def _pass(self) -> None:
+        """A pass whose results land in the tensors that the next pass reads."""
+        after = dataclasses.replace(self.state)
+        for name in _COUNTED:  # advance() adds to these in place
+            setattr(after, name, getattr(after, name).clone())
+        self.engine.advance(after)
+        _copy(after, self.state)
+
+
+_COUNTED = ("passes", "fed_in_all", "guessed", "accepted")
+
+
+def _copy(source: _State, target: _State) -> None:
+    """Copy every tensor of one state into those of another."""
+    pairs = [(getattr(source, f.name), getattr(target, f.name)) for f in dataclasses.fields(_State)]
+    pairs += [(getattr(source.level, f.name), getattr(target.level, f.name)) for f in dataclasses.fields(Level)]
+    if source.sampling is not None and target.sampling is not None:
+        pairs.append((source.sampling.seeds, target.sampling.seeds))
+    for new, old in pairs:
+        if isinstance(new, Tensor) and new is not old:
+            old.copy_(new)
+
+
+def _ask(answer: Tensor) -> tuple[torch.cuda.Event, Tensor]:
+    """A copy of ``answer`` on its way to the host, and the event that tells when it is there."""
+    there = torch.empty((), dtype=torch.bool, pin_memory=True)
+    there.copy_(answer, non_blocking=True)
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record()
+    return event, there
+
+
+def draw(probabilities: Tensor, draws: Tensor) -> Tensor:
+    """int64 (...): the lowest class whose cumulative probability (..., C) exceeds ``draws`` (...), at most the last
+    one with any."""
+    cumulative = probabilities.double().cumsum(-1)
+    drawn = (cumulative <= draws[..., None]).sum(-1)
+    # argmax of a boolean from the back: rounding may leave the sum below 1.
+    last = probabilities.shape[-1] - 1 - (probabilities.flip(-1) > 0).int().argmax(-1)
+    return torch.minimum(drawn, last)
+
+
+def _with_linears_in(model: WorldActionModel, dtype: torch.dtype) -> WorldActionModel:
+    """A copy whose linear layers hold ``dtype``: what autocast would make of them in every pass."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, nn.Linear | EnsembleLinear):
+            module.to(dtype)
+    return model
