@@ -201,12 +201,14 @@ py::dict nodes(const BeamSearch& search) {
 }  // namespace
 
 void bind_shards(py::module_& module);  // bind_shards.cpp
+void bind_engine(py::module_& module);  // bind_engine.cpp
 
 PYBIND11_MODULE(_native, module) {
   module.doc() =
-      "The native core of jowa: search trees (use them through jowa.planner.tree) and rows of sharded arrays (through "
-      "jowa.data.rows), over NumPy buffers.";
+      "The native core of jowa: search trees (use them through jowa.planner.tree), the inference engine (through "
+      "jowa.planner.native_engine) and rows of sharded arrays (through jowa.data.rows), over NumPy buffers.";
   bind_shards(module);
+  bind_engine(module);
   py::class_<BeamSearch>(module, "BeamTree", "A batch of beam searches; jowa.planner.tree.SearchTree is its contract.")
       .def(py::init(&make), py::arg("num_roots"), py::arg("width"), py::arg("horizon"), py::arg("num_actions"),
            py::arg("gamma"), py::arg("respect_ends"))
