@@ -14,6 +14,20 @@ std::size_t bytes(std::int64_t rows, std::int64_t stride, std::int64_t element) 
   return static_cast<std::size_t>(rows * stride * element);
 }
 
+// Mean and standard deviation over members of what each expects of the actions, (members, actions).
+void summarise(const std::vector<double>& expected, std::int64_t members, float* q, float* spread) {
+  const std::size_t actions = expected.size() / static_cast<std::size_t>(members);
+  for (std::size_t action = 0; action < actions; ++action) {
+    double mean = 0.0, squares = 0.0;
+    for (std::size_t at = action; at < expected.size(); at += actions) mean += expected[at];
+    mean /= static_cast<double>(members);
+    for (std::size_t at = action; at < expected.size(); at += actions)
+      squares += (expected[at] - mean) * (expected[at] - mean);
+    q[action] = static_cast<float>(mean);
+    spread[action] = static_cast<float>(std::sqrt(squares / static_cast<double>(members)));
+  }
+}
+
 }  // namespace
 
 Forward::Forward(const Model& model, const Kernels& kernels, std::int64_t max_rows)
@@ -94,7 +108,8 @@ void Forward::attend(Team& team, int rank, std::int64_t layer, const Pass& pass,
       if ((head * cost_ + group.cost_before) * team.size() / total != rank) continue;
       const Segment* stored = pass.segments.data() + group.first;
       const std::int64_t at = head * sizes.head_width();
-      kernels_.attend[sizes.narrow]({stored, group.count, fewer ? pass.wanted.data() + g : stored, fewer ? 1 : group.count,
+      const Segment* asking = fewer ? pass.wanted.data() + g : stored;
+      kernels_.attend[sizes.narrow]({stored, group.count, asking, fewer ? 1 : group.count,
                                      qkv_.as<float>() + at, qkv_width_, sizes.mixed(),
                                      mixed_.as<char>() + at * sizes.element(), mixed_width_, contexts, pages,
                                      layer * sizes.heads + head, group.context_length,
@@ -123,7 +138,8 @@ void Forward::run(Team& team, int rank, const Pass& pass, const Store& contexts,
       rows = static_cast<std::int64_t>(pass.wanted.size());
       const Share share(team, rank, rows);
       for (std::int64_t row = share.first; row < share.last; ++row)
-        std::copy_n(x + pass.wanted[static_cast<std::size_t>(row)].row * width_, width_, kept_.as<float>() + row * width_);
+        std::copy_n(x + pass.wanted[static_cast<std::size_t>(row)].row * width_, width_,
+                    kept_.as<float>() + row * width_);
       x = kept_.as<float>();
     }
     team.barrier();
@@ -192,17 +208,7 @@ void Forward::value(Team& team, int rank, const void* hidden, std::int64_t rows,
     for (std::int64_t member = 0; member < sizes.members; ++member)
       kernels_.expect(q_out_.as<float>() + row * q_out_width_ + member * out, model_.atoms, sizes.actions, sizes.atoms,
                       expected.data() + member * sizes.actions);
-    for (std::int64_t action = 0; action < sizes.actions; ++action) {
-      double mean = 0.0, squares = 0.0;
-      for (std::int64_t m = 0; m < sizes.members; ++m) mean += expected[static_cast<std::size_t>(m * sizes.actions + action)];
-      mean /= static_cast<double>(sizes.members);
-      for (std::int64_t m = 0; m < sizes.members; ++m) {
-        const double off = expected[static_cast<std::size_t>(m * sizes.actions + action)] - mean;
-        squares += off * off;
-      }
-      q[row * sizes.actions + action] = static_cast<float>(mean);
-      spread[row * sizes.actions + action] = static_cast<float>(std::sqrt(squares / static_cast<double>(sizes.members)));
-    }
+    summarise(expected, sizes.members, q + row * sizes.actions, spread + row * sizes.actions);
   }
   team.barrier();
 }

@@ -30,7 +30,8 @@ void Guessing::choose(std::vector<Candidate>& candidates, std::int64_t limit) {
     const Offer best = offers_.back();
     offers_.pop_back();
     const double now = seconds(static_cast<double>(fed)), then = seconds(static_cast<double>(fed + 1));
-    if (best.probability <= 0.0 || best.probability * now < settled * (then - now)) return;
+    // At a probability of 1 both sides are equal once work is what a pass costs; a pass less is then worth having.
+    if (best.probability <= 0.0 || best.probability * now < 0.999 * settled * (then - now)) return;
     ++fed;
     settled += best.probability;
     Candidate& chosen = candidates[static_cast<std::size_t>(best.candidate)];

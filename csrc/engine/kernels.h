@@ -48,7 +48,8 @@ struct Segment {
   std::int32_t out_row;      // where its result goes
 };
 
-// Where keys and values lie. A head's keys: blocks of 16, in each all of a dimension side by side. Its values: by token.
+// Where keys and values lie. A head's keys: blocks of 16, in each a dimension's numbers side by side; its values:
+// token by token.
 struct Store {
   float* data;
   std::int64_t stride;   // floats of a slot or page
@@ -97,7 +98,8 @@ struct Kernels {
   std::int32_t (*draw)(float* logits, std::int64_t count, float temperature, double u);  // overwrites the logits
   // Expectations over softmaxes: q[a] of logits (actions, atoms); reads up to 15 floats behind the last.
   void (*expect)(const float* logits, const float* atoms, std::int64_t actions, std::int64_t num_atoms, double* q);
-  void (*function)(int which, const float* x, float* y, std::int64_t count);  // 0 exp, 1 erfc, 2 gelu, 3 mish; for tests
+  // 0 exp, 1 erfc, 2 gelu, 3 mish, for tests.
+  void (*function)(int which, const float* x, float* y, std::int64_t count);
 };
 
 // The best that this processor runs, or the one called `name` (nullptr: there is none of that name here).

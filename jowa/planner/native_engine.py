@@ -139,7 +139,8 @@ def _on_cpu(name: str, tensor: Tensor) -> NDArray[Any]:
 
 def _arrays(model: WorldActionModel) -> Iterator[tuple[str, Tensor]]:
     """All weights under the names of csrc/engine/model.cpp, each (outputs, inputs) or (1, outputs)."""
-    config, parts = model.config, model.transformer
+    config = model.config
+    parts: Any = model.transformer  # what a module holds has no types
     tables = ["frame_embedding", "action_embedding", "position_embedding"]
     if config.task_embedding:
         tables += ["frame_task_embedding", "action_task_embedding"]
@@ -157,12 +158,15 @@ def _arrays(model: WorldActionModel) -> Iterator[tuple[str, Tensor]]:
         yield from _both(f"{name}.up", block.mlp[0].weight, block.mlp[0].bias)
         yield from _both(f"{name}.down", block.mlp[2].weight, block.mlp[2].bias)
     yield from _both("ln_f", parts.ln_f.weight, parts.ln_f.bias)
-    yield from _both("frame1", model.frame_head[0].weight, model.frame_head[0].bias)
-    yield from _both("frame2", model.frame_head[2].weight, model.frame_head[2].bias)
-    outcome = (model.reward_head, model.end_head)
+    frame_head: Any = model.frame_head
+    yield from _both("frame1", frame_head[0].weight, frame_head[0].bias)
+    yield from _both("frame2", frame_head[2].weight, frame_head[2].bias)
+    outcome: list[Any] = [model.reward_head, model.end_head]
     for index, join in ((0, torch.cat), (2, _diagonal)):
         heads = [head[index] for head in outcome]
-        yield from _both(f"outcome{index // 2 + 1}", join([h.weight for h in heads]), torch.cat([h.bias for h in heads]))
+        yield from _both(
+            f"outcome{index // 2 + 1}", join([h.weight for h in heads]), torch.cat([h.bias for h in heads])
+        )
     yield from _q_arrays(model)
 
 
@@ -190,17 +194,19 @@ def _both(name: str, weight: Tensor, bias: Tensor) -> Iterator[tuple[str, Tensor
 
 def _by_head(linear: nn.Linear, heads: int) -> tuple[Tensor, Tensor]:
     """Weight (H padded d, D) and bias (H padded d,) with zeros between the heads."""
-    weight = linear.weight.unflatten(0, (heads, -1))
+    weight = linear.weight.reshape(heads, -1, linear.in_features)
     rest = -weight.shape[1] % _BLOCK
-    bias = nn.functional.pad(linear.bias.unflatten(0, (heads, -1)), (0, rest))
+    bias = nn.functional.pad(linear.bias.reshape(heads, -1), (0, rest))
     return nn.functional.pad(weight, (0, 0, 0, rest)).flatten(0, 1), bias.flatten()
 
 
 def _by_input_head(linear: nn.Linear, heads: int) -> Tensor:
     """Weight (D, H padded d) with zeros between the heads."""
-    weight = linear.weight.unflatten(1, (heads, -1))
+    weight = linear.weight.reshape(linear.out_features, heads, -1)
     return nn.functional.pad(weight, (0, -weight.shape[2] % _BLOCK)).flatten(1)
 
 
 def _diagonal(weights: list[Tensor]) -> Tensor:
-    return torch.block_diag(*weights)
+    """Two (outputs, D) side by side: (sum of outputs, 2 D), each over inputs of its own."""
+    first, second = weights
+    return torch.cat([nn.functional.pad(first, (0, second.shape[1])), nn.functional.pad(second, (first.shape[1], 0))])

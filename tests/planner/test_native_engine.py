@@ -345,8 +345,7 @@ def golden_rows() -> list[int]:
 
 @pytest.mark.parametrize("row", golden_rows())
 def test_recorded_imagination(row: int) -> None:
-    model = read_model(GOLDEN / "JOWA.pt", heads=4).eval() if not _golden_heads() else read_model(
-        GOLDEN / "JOWA.pt", heads=_golden_heads()).eval()  # fmt: skip
+    model = read_model(GOLDEN / "JOWA.pt", heads=4).eval()
     with np.load(GOLDEN / "inputs.npz") as inputs, np.load(GOLDEN / "expected.npz") as expected:
         engine = NativeEngine(model)
         engine.reserve(1, 8)
