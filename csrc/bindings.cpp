@@ -5,12 +5,14 @@
 namespace jowa {
 void bind_trees(pybind11::module_& module);  // bind_trees.cpp
 }
+void bind_engine(pybind11::module_& module);  // bind_engine.cpp
 void bind_shards(pybind11::module_& module);  // bind_shards.cpp
 
 PYBIND11_MODULE(_native, module) {
   module.doc() =
-      "The native core of jowa: search trees (use them through jowa.planner.tree) and rows of sharded arrays (through "
-      "jowa.data.rows), over NumPy buffers.";
+      "The native core of jowa: the model's forward pass on a CPU (use it through jowa.planner.native_engine), search "
+      "trees (jowa.planner.tree) and rows of sharded arrays (jowa.data.rows), over NumPy buffers.";
   bind_shards(module);
   jowa::bind_trees(module);
+  bind_engine(module);
 }

@@ -1,4 +1,4 @@
-"""Types of the native core (csrc/).  jowa.planner.tree and jowa.data.rows document the contracts."""
+"""Types of the native core (csrc/).  jowa.planner.tree, jowa.planner.engine and jowa.data.rows document the contracts."""
 
 from typing import Any
 
@@ -145,3 +145,46 @@ def gather(
 ) -> tuple[int, int, _Fault] | None: ...
 def set_max_mapped(count: int) -> int: ...
 def crc32c(data: bytes | bytearray | memoryview | NDArray[Any]) -> int: ...
+
+class Engine:
+    instructions: str
+    pass_bytes: int
+    pass_products: int
+    def __init__(
+        self,
+        *,
+        layers: int,
+        heads: int,
+        width: int,
+        vocab: int,
+        actions: int,
+        atoms: int,
+        members: int,
+        q_width: int,
+        context_steps: int,
+        tasks: int,
+        task_embedding: bool,
+        bfloat16: bool,
+        instructions: str | None = None,
+    ) -> None: ...
+    def load(self, name: str, array: _Float) -> None: ...
+    def check_complete(self) -> None: ...
+    def reserve(self, roots: int, pages: int) -> None: ...
+    def encode(
+        self, tokens: _Int, actions: _Int, lengths: _Int, tasks: _Int, slots: _Int | None
+    ) -> tuple[_Float, _Float]: ...
+    def imagine(
+        self,
+        actions: _Int,
+        page_table: NDArray[np.int32],
+        depths: NDArray[np.int32],
+        drafts: _Int | None,
+        sureness: _Float | None,
+        seeds: _Int | None,
+        temperature: float,
+    ) -> tuple[_Int, _Float, _Bool, _Float, _Float, tuple[int, int, int, int, int], _Int]: ...
+    def costs(self) -> tuple[float, float]: ...
+
+def num_threads() -> int: ...
+def set_num_threads(count: int) -> None: ...
+def apply(function: str, x: _Float, instructions: str | None = None) -> _Float: ...
