@@ -155,8 +155,6 @@ py::array_t<float> apply(const std::string& function, const py::object& object, 
 }  // namespace
 
 void bind_engine(py::module_& module) {
-  module.def("num_threads", &jowa::num_threads);
-  module.def("set_num_threads", &jowa::set_num_threads, py::arg("count"));
   module.def("apply", &apply, py::arg("function"), py::arg("x"), py::arg("instructions") = py::none());
   py::class_<Engine>(module, "Engine", "A transformer's inference; jowa.planner.engine.Engine is its contract.")
       .def(py::init(&make), py::kw_only(), py::arg("layers"), py::arg("heads"), py::arg("width"), py::arg("vocab"),

@@ -134,8 +134,6 @@ void bind_common(Class& bound) {
 
 void bind_trees(py::module_& module) {
   module.def("describe_fault", &describe_fault);
-  module.def("num_threads", &num_threads);
-  module.def("set_num_threads", &set_num_threads);
 #ifdef JOWA_WITH_CUDA
   module.attr("cuda_available_in_build") = true;
 #else

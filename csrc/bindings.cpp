@@ -2,6 +2,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include "parallel.h"
+
 namespace jowa {
 void bind_trees(pybind11::module_& module);  // bind_trees.cpp
 }
@@ -12,6 +14,8 @@ PYBIND11_MODULE(_native, module) {
   module.doc() =
       "The native core of jowa: the model's forward pass on a CPU (use it through jowa.planner.native_engine), search "
       "trees (jowa.planner.tree) and rows of sharded arrays (jowa.data.rows), over NumPy buffers.";
+  module.def("num_threads", &jowa::num_threads);
+  module.def("set_num_threads", &jowa::set_num_threads, pybind11::arg("count"));
   bind_shards(module);
   jowa::bind_trees(module);
   bind_engine(module);

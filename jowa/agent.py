@@ -1,6 +1,7 @@
 """Frames in, actions out: memory, tokenizer, planner, and the folder that an agent is kept in.
 
-An agent folder holds ``tokenizer.safetensors``, ``model.safetensors`` and ``config.json``.
+An agent folder holds ``tokenizer.safetensors``, ``model.safetensors``, ``config.json`` and, if there is a draft head,
+``draft.safetensors``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from jowa.files import atomic_write, atomic_write_text
 from jowa.games import BORROWED_TASK, get_game
 from jowa.model import WorldActionModel
 from jowa.model.published_names import check_names
-from jowa.planner import BeamPlanner, Context, Plan, PlannerConfig
+from jowa.planner import Context, DraftHead, Engine, Plan, Planner, PlannerConfig, make_engine, make_planner
 from jowa.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -54,9 +55,10 @@ class Agent:
         tasks: Mapping[str, int] | None = None,
         autocast: torch.dtype | None = None,
         planning: Planning | None = None,
+        draft_head: DraftHead | None = None,
     ) -> None:
         """``tasks``: game name to task id, for the games trained on; ``autocast``: dtype of the computation;
-        ``planning``: how to play by default."""
+        ``planning``: how to play by default; ``draft_head``: guesses imagined frames, which makes planning faster."""
         self.tokenizer = tokenizer.eval().requires_grad_(False)
         self.model = model.eval().requires_grad_(False)
         self.tasks = dict(tasks or {})
@@ -67,12 +69,30 @@ class Agent:
             )
         self.autocast = autocast
         self.planning = planning or Planning()
+        self.draft_head = None if draft_head is None else draft_head.eval().requires_grad_(False)
         self._player: Player | None = None
+        self._engine: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """What rolls the model forward, shared by this agent's players; it took the weights when it was first asked
+        for."""
+        if self._engine is None:
+            self._engine = make_engine(self.model, self.autocast)
+        return self._engine
+
+    def planner(self, config: PlannerConfig) -> Planner:
+        """Somebody who chooses actions as ``config`` says."""
+        return make_planner(self.model, config, self.autocast, self.engine, self.draft_head)
 
     @property
     def device(self) -> torch.device:
         """Where the networks are."""
         return self.model.position_embedding.weight.device
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Agent:
+        """Itself: playing does not change an agent, and Gymnasium copies the arguments of environments."""
+        return self
 
     def task_id(self, game: str) -> int:
         """The task id that ``game`` was trained under; failing that the paper's borrowed one, or its own."""
@@ -91,19 +111,9 @@ class Agent:
 
         Both weight files name the tokenizer, so that a save that was killed between them is noticed by :meth:`load`.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
-        metadata = {FINGERPRINT: self.tokenizer.fingerprint()}
-        for name, module in (("tokenizer", self.tokenizer), ("model", self.model)):
-            tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
-            try:
-                atomic_write(folder / f"{name}.safetensors", partial(save_file, tensors, metadata=metadata))
-            except SafetensorError as error:  # what safetensors makes of a disk that is full
-                raise CheckpointError(
-                    f"the agent could not be written to {folder} ({error}): free some space or choose another folder, "
-                    "then rerun"
-                ) from error
+        for name, module in {"tokenizer": self.tokenizer, "model": self.model}.items():
+            self._save_weights(module, folder / f"{name}.safetensors")
+        self.save_draft_head(folder)
         config = {
             "format": FORMAT,
             "tokenizer": dataclasses.asdict(self.tokenizer.config),
@@ -112,6 +122,33 @@ class Agent:
             "planning": dataclasses.asdict(self.planning),
         }
         atomic_write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+    def add_draft_head(self, draft_head: DraftHead) -> None:
+        """Let ``draft_head`` guess imagined frames from now on, for players made later."""
+        self.draft_head = draft_head.to(self.device).eval().requires_grad_(False)
+
+    def save_draft_head(self, folder: Path) -> None:
+        """Write (or, without one, remove) the draft head in the agent folder alone."""
+        path = folder / "draft.safetensors"
+        if self.draft_head is None:
+            path.unlink(missing_ok=True)
+        else:
+            self._save_weights(self.draft_head, path)
+
+    def _save_weights(self, module: torch.nn.Module, path: Path) -> None:
+        """Write ``module`` atomically, with the fingerprint of the agent's tokenizer."""
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        metadata = {FINGERPRINT: self.tokenizer.fingerprint()}
+        tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+        try:
+            atomic_write(path, partial(save_file, tensors, metadata=metadata))
+        except SafetensorError as error:  # what safetensors makes of a disk that is full
+            raise CheckpointError(
+                f"the agent could not be written to {path.parent} ({error}): free some space or choose another folder, "
+                "then rerun"
+            ) from error
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "auto", precision: str = "auto") -> Agent:
@@ -137,9 +174,15 @@ class Agent:
                 f"{folder} holds the tokenizer and the model of different agents, perhaps because saving was "
                 "interrupted: write the agent anew"
             )
+        draft_head = None
+        if (folder / "draft.safetensors").exists():
+            draft_head = DraftHead(model_config)
+            # A draft head of another agent would only guess badly, so it need not be of one mind with the others.
+            _load_weights(draft_head, folder / "draft.safetensors")
+            draft_head.to(place)
         planning = _read_planning(config["planning"], where)
         autocast = choose_precision(precision, place)
-        return cls(tokenizer.to(place), model.to(place), config["tasks"], autocast, planning)
+        return cls(tokenizer.to(place), model.to(place), config["tasks"], autocast, planning, draft_head)
 
     def reset(self, game: str, seed: int | None = None) -> None:
         """Begin an episode of ``game`` for :meth:`act`.  Play is deterministic: ``seed`` changes nothing."""
@@ -156,9 +199,11 @@ class Agent:
 
     def longest_context(self, planner: PlannerConfig) -> int:
         """Steps of memory that ``planner`` leaves room for in the model's context; below 1 it cannot be used."""
-        return self.model.config.context_steps - (planner.horizon if planner.name == "beam" else 0)
+        return self.model.config.context_steps - planner.depth
 
-    def player(self, games: Sequence[str], planner: PlannerConfig, context: Sequence[int] | int) -> Player:
+    def player(
+        self, games: Sequence[str], planner: PlannerConfig | Sequence[PlannerConfig], context: Sequence[int] | int
+    ) -> Player:
         """Someone who plays one slot of each of ``games`` at once; see :class:`Player`."""
         return Player(self, games, planner, context)
 
@@ -178,21 +223,28 @@ class Player:
     """
 
     def __init__(
-        self, agent: Agent, games: Sequence[str], planner: PlannerConfig, context: Sequence[int] | int
-    ) -> None:
-        """``games``: one name per slot; ``context``: steps of memory, one for all or one per slot, at least 1."""
+        self, agent: Agent, games: Sequence[str], planner: PlannerConfig | Sequence[PlannerConfig],
+        context: Sequence[int] | int,
+    ) -> None:  # fmt: skip
+        """``games``: one name per slot; ``planner``: its settings, one for all or one per slot, of one name;
+        ``context``: steps of memory, likewise, at least 1."""
+        self._configs = [planner] * len(games) if isinstance(planner, PlannerConfig) else list(planner)
+        if len(self._configs) != len(games):
+            raise UsageError(f"{len(self._configs)} planner settings were given for {len(games)} slots")
         contexts = [context] * len(games) if isinstance(context, int) else list(context)
         if len(contexts) != len(games) or min(contexts, default=1) < 1:
             raise UsageError(f"context is {context}: expected at least 1, once or for each of {len(games)} slots")
         self.agent = agent
-        self.planner = BeamPlanner(agent.model, planner, agent.autocast)
-        longest = agent.longest_context(planner)
-        if longest < 1:
-            raise UsageError(
-                f"horizon {planner.horizon} leaves no context: expected at most {longest + planner.horizon - 1} with "
-                f"this model of {agent.model.config.context_steps} steps"
-            )
-        limits = [min(longest, steps) for steps in contexts]
+        limits = []
+        for config, steps in zip(self._configs, contexts, strict=True):
+            longest = agent.longest_context(config)
+            if longest < 1:
+                raise UsageError(
+                    f"horizon {config.horizon} leaves no context: expected at most {longest + config.horizon - 1} with "
+                    f"this model of {agent.model.config.context_steps} steps"
+                )
+            limits.append(min(longest, steps))
+        self.planner = agent.planner(self._configs[0] if self._configs else PlannerConfig())
         self._memories = [_Memory(deque(maxlen=n), deque(maxlen=n)) for n in limits]
         self._tasks = torch.tensor([agent.task_id(game) for game in games], device=agent.device)
         self._legal = torch.tensor(np.stack([get_game(game).action_mask for game in games]), device=agent.device)
@@ -210,7 +262,8 @@ class Player:
         """
         for slot, seen in zip(slots, self.agent.encode(frames), strict=True):
             self._memories[slot].tokens.append(seen)
-        return self.planner.plan(self._context(slots), keep_frames)
+        configs = [self._configs[slot] for slot in slots]
+        return self.planner.plan(self._context(slots), keep_frames, configs, slots)
 
     def took(self, slots: Sequence[int], actions: NDArray[np.int64]) -> None:
         """Remember the actions that followed the last decision."""

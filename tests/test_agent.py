@@ -61,7 +61,7 @@ def test_save_and_load(agent: Agent, folder: Path) -> None:
         player = one.player(["Pong", "Breakout"], PlannerConfig("beam", 2, 2), 2)
         plans.append(player.decide([0, 1], frames(2)))
     np.testing.assert_array_equal(plans[0].actions, plans[1].actions)
-    np.testing.assert_array_equal(plans[0].beam_scores, plans[1].beam_scores)
+    np.testing.assert_array_equal(plans[0].candidate_scores, plans[1].candidate_scores)
 
 
 def edit(folder: Path, **changes: object) -> None:
@@ -170,9 +170,9 @@ class Watcher:
         self.inner, self.seen = player.planner, []
         player.planner = self
 
-    def plan(self, context: Context, keep_frames: bool = False):
+    def plan(self, context: Context, *others: object):
         self.seen.append(context)
-        return self.inner.plan(context, keep_frames)
+        return self.inner.plan(context, *others)
 
 
 @pytest.mark.parametrize(("horizon", "asked", "longest"), [(1, 8, 4), (2, 8, 3), (0, 8, 5), (1, 2, 2), (4, 3, 1)])
@@ -227,7 +227,7 @@ def test_no_pixel_is_decoded_to_decide(agent: Agent, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(agent.tokenizer, "_decode_codes", refuse)
     monkeypatch.setattr(agent.tokenizer.decoder, "forward", refuse)
     plan = agent.player(["Pong"], PlannerConfig("beam", 2, 2), 2).decide([0], frames(1), keep_frames=True)
-    assert plan.frames[1].shape == (1, 4, 36)
+    assert plan.frames.shape == (len(plan.nodes["root"]), 36) and 2 in plan.nodes["depth"]
 
 
 def test_the_simple_face_is_the_player(agent: Agent) -> None:

@@ -172,7 +172,7 @@ def _planner(cases: Cases, tolerance: Tolerance, precision: Precision, result: R
             result.equal(f"{name}: action", plan.actions, np.array([case.action]), 1.0)
         # Fewer plans than recorded show as -inf, which no recorded score is.
         found = np.full(len(case.top_scores), -np.inf)
-        found[: case.width] = plan.beam_scores[0, : len(found)]
+        found[: case.width] = plan.candidate_scores[0, : len(found)]
         scored = Tolerance(tolerance.scores, tolerance.absolute, 0.0, 1.0, True, tolerance.scores)
         result.floats(f"{name}: scores", found, np.array(case.top_scores), scored)
 

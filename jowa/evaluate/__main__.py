@@ -14,11 +14,12 @@ from rich.console import Console
 from jowa.agent import Agent, Planning
 from jowa.config import PRESETS
 from jowa.errors import UsageError, command
-from jowa.evaluate.play import Played, Protocol, agent_player, get_protocol, noting, play
+from jowa.evaluate.play import Protocol, agent_player, get_protocol, noting, play
 from jowa.evaluate.report import check_writable, results_document, score_table, write_results
 from jowa.evaluate.scores import GameScore, summarise
 from jowa.games import get_game
 from jowa.options import parse_options
+from jowa.planner.plan import PlannerName
 from jowa.progress import steps_progress
 
 
@@ -32,13 +33,22 @@ class EvaluateConfig:
     """Games, CamelCase; none: those that the agent was trained on."""
     episodes: int = 16
     """Episodes a game."""
-    planner: Literal["none", "beam"] | None = None
-    """none: greedy in Q; beam: beam search in imagination; default: the agent's own."""
+    planner: PlannerName | None = None
+    """none: greedy in Q; beam: beam search in imagination; mcts: Monte Carlo tree search in it; default: the agent's
+    own."""
     width: int | None = None
     """Beam width; default: the agent's own, or under the published protocol, for the published sizes and their fifteen
     games, the paper's."""
     horizon: int | None = None
     """Imagined steps; default: the agent's own."""
+    simulations: int | None = None
+    """MCTS: simulations a decision; default: the agent's own, or as many as beam search would imagine."""
+    milliseconds: float | None = None
+    """Time for a decision, after which the best action so far is taken (results then depend on the machine); default:
+    the agent's own, usually no limit."""
+    uncertainty: float | None = None
+    """Value actions and states by the ensemble's mean minus so many of its standard deviations; default: the agent's
+    own, usually 0."""
     context: int | None = None
     """Steps of memory to plan from; default: as for width."""
     protocol: Literal["sticky", "published"] = "sticky"
@@ -102,7 +112,8 @@ def evaluate(config: EvaluateConfig) -> None:
 def planning_of(config: EvaluateConfig, agent: Agent, game: str) -> Planning:
     """How to play ``game``: what the call asks for, failing that the paper's settings or the agent's own."""
     named = config.planner or agent.planning.planner.name
-    chosen: dict[str, Any] = {"width": config.width, "horizon": config.horizon}
+    options = ("width", "horizon", "simulations", "milliseconds", "uncertainty")
+    chosen: dict[str, Any] = {name: getattr(config, name) for name in options}
     context = config.context
     paper = get_game(game).published_planning
     size = next((name for name, preset in PRESETS.items() if preset.model == agent.model.config), None)
@@ -115,17 +126,11 @@ def planning_of(config: EvaluateConfig, agent: Agent, game: str) -> Planning:
 
 
 def _play(config: EvaluateConfig, agent: Agent, plannings: dict[str, Planning], protocol: Protocol) -> list[GameScore]:
-    """Every game's scores; games that share a planner are played in one batch."""
-    played: list[Played] = []
-    contexts = {game: planning.context for game, planning in plannings.items()}
-    planners = list(dict.fromkeys(planning.planner for planning in plannings.values()))
-    label = f"playing, planner {planners[0].name}"
-    with steps_progress(label, config.episodes * len(plannings), "episodes") as advance:
-        for planner in planners:
-            together = [game for game, planning in plannings.items() if planning.planner == planner]
-            player = agent_player(agent, planner, contexts)
-            note = noting(advance, len(played))
-            played += play(player, together, config.episodes, protocol, config.seed, config.batch, note)
+    """Every game's scores, all games in one batch."""
+    planner = next(iter(plannings.values())).planner
+    with steps_progress(f"playing, planner {planner.name}", config.episodes * len(plannings), "episodes") as advance:
+        player = agent_player(agent, plannings)
+        played = play(player, list(plannings), config.episodes, protocol, config.seed, config.batch, noting(advance))
     return [summarise(game, [p.score for p in played if p.game == game]) for game in plannings]
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jowa.agent import Agent
+from jowa.agent import Agent, Planning
 from jowa.env.atari import AtariOptions, AtariVector
 from jowa.errors import unknown_name
 from jowa.games import get_game
-from jowa.planner import PlannerConfig
 
 
 @dataclass(frozen=True)
@@ -69,11 +68,13 @@ MakePlayer = Callable[[Sequence[tuple[str, int]]], Decider]
 """From one (game, episode) per slot to who decides for them."""
 
 
-def agent_player(agent: Agent, planner: PlannerConfig, contexts: dict[str, int]) -> MakePlayer:
-    """The agent, with ``contexts`` steps of memory for each game."""
+def agent_player(agent: Agent, plannings: Mapping[str, Planning]) -> MakePlayer:
+    """The agent, which plans as ``plannings`` says for each game (the planner's name is the same for all)."""
 
     def make(jobs: Sequence[tuple[str, int]]) -> Decider:
-        player = agent.player([game for game, _ in jobs], planner, [contexts[game] for game, _ in jobs])
+        chosen = [plannings[game] for game, _ in jobs]
+        planners, contexts = [one.planner for one in chosen], [one.context for one in chosen]
+        player = agent.player([game for game, _ in jobs], planners, contexts)
 
         return Decider(lambda slots, frames: player.decide(slots.tolist(), frames).actions, player.took)
 

@@ -5,96 +5,123 @@ Letters: R roots, K beam width, C child slots of a level (K at the first, K^2 af
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jowa.errors import NumericalError
 from jowa.model import WorldActionModel
-from jowa.planner.imagination import Context, Imagination, Roots, Rows
-from jowa.planner.plan import Plan, PlannerConfig
-from jowa.planner.tree import SearchTree, make_tree
+from jowa.planner.drafts import DraftHead
+from jowa.planner.engine import Engine, Level
+from jowa.planner.imagination import Context
+from jowa.planner.plan import Plan, PlannerConfig, PlanningError, check_configs
+from jowa.planner.rollout import Rollout
+from jowa.planner.tree import BeamTreeProtocol, describe_fault, make_beam_tree
 
 
 class BeamPlanner:
     """Beam search, or greedy in Q when the configuration says ``none`` or horizon 0.
 
     ``model`` must be in evaluation mode.  ``autocast``: dtype of the computation, None for the weights' own.
+    ``engine``: one that exists already (its weights are then used), which several planners may share.
     """
 
-    def __init__(self, model: WorldActionModel, config: PlannerConfig, autocast: torch.dtype | None = None) -> None:
-        self.imagination = Imagination(model, autocast)
+    def __init__(
+        self,
+        model: WorldActionModel,
+        config: PlannerConfig,
+        autocast: torch.dtype | None = None,
+        engine: Engine | None = None,
+        draft_head: DraftHead | None = None,
+    ) -> None:
         self.config = config
-        self.horizon = 0 if config.name == "none" else config.horizon
-        self.num_actions = model.config.num_actions
+        self.rollout = Rollout(model, config, autocast, engine, draft_head)
 
-    def plan(self, context: Context, keep_frames: bool = False) -> Plan:
-        """See :class:`jowa.planner.plan.Planner`.
-
-        Raises :class:`NumericalError` naming the root when the model answers NaN, ValueError when context and
-        horizon together exceed the model's context.
-        """
-        longest = self.imagination.model.config.context_steps
-        if context.tokens.shape[1] + self.horizon > longest:
-            raise ValueError(
-                f"a context of {context.tokens.shape[1]} steps and a horizon of {self.horizon} exceed the model's "
-                f"{longest} steps: shorten the context"
-            )
-        roots = self.imagination.encode(context)
-        legal = context.legal.cpu().numpy()
-        q_root = roots.q.float().cpu().numpy()
-        tree = make_tree(
-            len(legal), self.config.width, self.horizon, self.num_actions, self.config.gamma, self.config.respect_ends
-        )
-        _refuse_nan(q_root, legal)
-        frames: list[NDArray[np.uint16]] = []
-        if self.horizon == 0:
-            tree.decide_greedy(q_root, legal)
-        else:
-            self._search(tree, roots, q_root, legal, context.legal, frames if keep_frames else None)
+    def plan(
+        self,
+        context: Context,
+        keep_frames: bool = False,
+        configs: Sequence[PlannerConfig] | None = None,
+        slots: Sequence[int] | None = None,
+    ) -> Plan:
+        """See :class:`jowa.planner.plan.Planner`; beam search keeps nothing between decisions."""
+        del slots
+        start = time.perf_counter()
+        configs = [self.config] * len(context.lengths) if configs is None else configs
+        check_configs(configs, self.config, context, self.rollout.context_steps)
+        widths = np.array([config.width for config in configs], dtype=np.int64)
+        horizons = np.array([config.depth for config in configs], dtype=np.int64)
+        tree = make_beam_tree(widths, horizons, self.rollout.num_actions, self.config.gamma, self.config.respect_ends)
+        caution = torch.tensor([config.uncertainty for config in configs], device=self.rollout.device)
+        self.rollout.reserve(len(configs), len(configs) * tree.pages_per_root)
+        values = self.rollout.encode(context)
+        levels: list[tuple[NDArray[np.bool_], NDArray[np.uint16]]] = []
+        budget = _budget(configs)
+        self._search(tree, context, values.q - caution[:, None] * values.spread, caution, start + budget, levels)
         actions, scores = tree.best()
-        beam_scores, beam_actions, held = tree.beam()
-        beam_scores = np.where(held, beam_scores, np.float32(-np.inf))
-        return Plan(actions, scores, np.where(legal, q_root, -np.inf), beam_scores, beam_actions, tree.nodes(), frames)
+        beam = tree.beam()
+        legal = context.legal.cpu().numpy()
+        failed = {int(root): describe_fault(int(tree.failed[root])) for root in np.flatnonzero(tree.failed)}
+        plan = Plan(
+            np.where(tree.failed == 0, actions, -1),
+            scores,
+            np.where(legal, values.q.cpu().numpy(), -np.inf).astype(np.float32),
+            values.spread.cpu().numpy(),
+            np.where(beam.valid, beam.scores, np.float32(-np.inf)),
+            beam.actions,
+            tree.nodes(),
+            _by_node(levels, len(configs)) if keep_frames else None,
+            failed,
+        )
+        if failed:
+            raise PlanningError(plan)
+        return plan
 
     def _search(
         self,
-        tree: SearchTree,
-        roots: Roots,
-        q_root: NDArray[np.float32],
-        legal: NDArray[np.bool_],
-        legal_device: Tensor,
-        frames: list[NDArray[np.uint16]] | None,
+        tree: BeamTreeProtocol,
+        context: Context,
+        q_root: Tensor,
+        caution: Tensor,
+        deadline: float,
+        levels: list[tuple[NDArray[np.bool_], NDArray[np.uint16]]],
     ) -> None:
-        """Drive ``tree`` to its end; ``q_root`` (R, A), ``legal`` (R, A), appends each level's tokens to ``frames``."""
-        device = roots.q.device
+        """Drive ``tree`` to its end or the deadline; appends each level's valid rows and their tokens to ``levels``."""
+        legal = context.legal.cpu().numpy()
         q = q_root[:, None]
-        rows: Rows | None = None
-        kept_rows: NDArray[np.int64] = np.zeros((len(legal), 1), dtype=np.int64)
-        while not tree.finished():
-            expansion = tree.expand(q, legal)
-            parent_rows = np.take_along_axis(kept_rows, expansion.parents, axis=1)
-            rows = self.imagination.step(roots, rows, _to(parent_rows, device), _to(expansion.actions, device))
-            values = rows.q.masked_fill(~legal_device[:, None], -torch.inf).amax(-1)
-            values_host = values.float().cpu().numpy()
-            _refuse_nan(values_host, expansion.valid)
-            kept = tree.keep(rows.rewards.cpu().numpy(), rows.ends.cpu().numpy(), values_host)
-            kept_rows = np.where(kept.carried | ~kept.valid, 0, kept.slots)
-            q = np.take_along_axis(rows.q.float().cpu().numpy(), kept_rows[:, :, None], axis=1)
-            if frames is not None:
-                frames.append(rows.tokens.cpu().numpy().astype(np.uint16))
+        roots = torch.arange(len(legal), device=q.device)
+        tokens = context.tokens[roots, context.lengths - 1][:, None]
+        while True:
+            expansion = tree.expand(q.cpu().numpy(), legal)
+            if not expansion.valid.any() or time.perf_counter() > deadline:
+                return
+            rows = self._to(expansion.parents)
+            parents = torch.take_along_dim(tokens, rows[..., None], 1)
+            level = Level(self._to(expansion.actions), self._to(expansion.page_table), self._to(expansion.depths))
+            found = self.rollout.imagine(level, parents, context.tasks)
+            q_found = found.q - caution[:, None, None] * found.spread
+            values = q_found.masked_fill(~context.legal[:, None], -torch.inf).amax(-1)
+            kept = tree.keep(found.rewards.cpu().numpy(), found.ends.cpu().numpy(), values.cpu().numpy())
+            levels.append((expansion.valid.copy(), found.tokens.cpu().numpy().astype(np.uint16)))
+            if tree.finished():
+                return
+            slots = self._to(np.where(kept.carried | ~kept.valid, 0, kept.slots))
+            q = torch.take_along_dim(q_found, slots[..., None], 1)
+            tokens = torch.take_along_dim(found.tokens, slots[..., None], 1)
+
+    def _to(self, array: NDArray[np.int64] | NDArray[np.int32]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.rollout.device)
 
 
-def _refuse_nan(values: NDArray[np.float32], used: NDArray[np.bool_]) -> None:
-    """Raise :class:`NumericalError` naming the first root where ``values`` (R, ...) is NaN and ``used`` (R, ...)."""
-    roots = np.flatnonzero((np.isnan(values) & used).any(axis=1))
-    if roots.size:
-        raise NumericalError(
-            f"the model's Q of root {roots[0]} is NaN: its weights are damaged or training diverged; use another "
-            "checkpoint, or --precision float32"
-        )
+def _budget(configs: Sequence[PlannerConfig]) -> float:
+    """Seconds that all roots can wait: those of the least patient."""
+    return min((c.milliseconds for c in configs if c.milliseconds is not None), default=np.inf) / 1000
 
 
-def _to(array: NDArray[np.int64], device: torch.device) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+def _by_node(levels: list[tuple[NDArray[np.bool_], NDArray[np.uint16]]], roots: int) -> NDArray[np.uint16]:
+    """The levels' frames in the order of the tree's nodes: root by root, as they were evaluated."""
+    frames = [tokens[root][valid[root]] for root in range(roots) for valid, tokens in levels]
+    return np.concatenate(frames) if frames else np.zeros((0, 36), dtype=np.uint16)

@@ -173,6 +173,9 @@ class Engine(Protocol):
 
     device: torch.device
     counters: Counters
+    encoded: int
+    """Grows whenever contexts or pages may have been overwritten (encode, a growing reserve): who shares an engine
+    sees by it that somebody else used it."""
 
     def reserve(self, roots: int, pages: int) -> None:
         """Make room for so many roots and pages; never shrinks.  Growing forgets all contexts and pages."""

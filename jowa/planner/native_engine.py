@@ -55,6 +55,8 @@ class NativeEngine:
         self.model, self.precision = model, precision
         self.device = torch.device("cpu")
         self.counters = Counters()
+        self.encoded = 0
+        self._sizes = (0, 0)
         self._engine = _native.Engine(
             layers=config.layers,
             heads=config.heads,
@@ -81,7 +83,11 @@ class NativeEngine:
 
     def reserve(self, roots: int, pages: int) -> None:
         """See :meth:`jowa.planner.engine.Engine.reserve`.  Memory is taken as pages are first filled."""
-        self._engine.reserve(roots, pages)
+        sizes = max(roots, self._sizes[0]), max(pages, self._sizes[1])
+        if sizes != self._sizes:
+            self._engine.reserve(*sizes)
+            self._sizes = sizes
+            self.encoded += 1
 
     def encode(self, context: Context, slots: Tensor | None = None) -> Values:
         """See :meth:`jowa.planner.engine.Engine.encode`."""
@@ -92,6 +98,7 @@ class NativeEngine:
             _integers("context.tasks", context.tasks),
             None if slots is None else _integers("slots", slots),
         )
+        self.encoded += 1
         return Values(torch.from_numpy(q), torch.from_numpy(spread))
 
     def imagine(self, level: Level, drafts: Drafts | None = None, sampling: Sampling | None = None) -> Imagined:

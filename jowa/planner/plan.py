@@ -1,17 +1,19 @@
-"""What a planner is asked and what it answers.  Letters: R roots, K beam width, H horizon, A actions."""
+"""What a planner is asked and what it answers.  Letters: R roots, K candidates, H horizon, A actions, N nodes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jowa.errors import UsageError
+from jowa.errors import NumericalError, UsageError
 from jowa.planner.imagination import Context
 
-PlannerName = Literal["none", "beam"]
+PlannerName = Literal["none", "beam", "mcts"]
+DraftName = Literal["off", "copy", "last-change", "head"]
 
 
 @dataclass(frozen=True)
@@ -19,25 +21,71 @@ class PlannerConfig:
     """How to choose an action."""
 
     name: PlannerName = "beam"
-    """``none``: greedy in Q.  ``beam``: beam search in imagination."""
+    """``none``: greedy in Q.  ``beam``: beam search in imagination.  ``mcts``: Monte Carlo tree search (PUCT) in it."""
     width: int = 2
     """Beam width: nodes kept, and actions tried from each."""
     horizon: int = 2
-    """Imagined steps; 0 is greedy in Q."""
+    """Imagined steps; 0 is greedy in Q.  MCTS: steps that the context leaves room for; where it is shorter, the tree
+    may grow deeper."""
     gamma: float = 0.99
     """Discount a step."""
     respect_ends: bool = True
     """After a predicted end the value is 0 and the node is not expanded; off: as published, for its cases."""
+    uncertainty: float = 0.0
+    """Actions and states are valued by the ensemble's mean minus so many of its standard deviations."""
+    milliseconds: float | None = None
+    """Time for a decision, after which the best action so far is taken; None: no limit."""
+    draft: DraftName | None = None
+    """How frames are guessed before they are imagined, which changes the time only.  None: by the agent's draft head
+    if it has one, else ``last-change``."""
+    simulations: int | None = None
+    """MCTS: simulations a decision; None: as many as beam search would imagine, K^2 (H - 1) + K."""
+    leaves: int = 4
+    """MCTS: leaves of a root that are imagined at once, kept apart by virtual loss."""
+    temperature: float = 1.0
+    """MCTS: priors are softmax(Q / temperature)."""
+    root_noise: float = 0.0
+    """MCTS: share of Dirichlet noise in the root's priors."""
+    dirichlet: float = 0.3
+    """MCTS: concentration of that noise."""
+    gumbel: bool = False
+    """MCTS: choose at the root by Gumbel noise and sequential halving (Danihelka et al. 2022) instead of PUCT."""
+    considered: int = 16
+    """MCTS with ``gumbel``: actions considered at most."""
+    reuse: bool = True
+    """MCTS: keep the subtree of what then happened, where the context grows and the imagined frame came true; not
+    with noise or ``gumbel``, which draw anew at each root."""
+    seed: int = 0
+    """MCTS: of the noise."""
 
     def __post_init__(self) -> None:
-        if self.name not in ("none", "beam"):
-            raise UsageError(f"unknown planner {self.name!r}: choose one of: none, beam")
-        if self.width < 1:
-            raise UsageError(f"beam width is {self.width}, expected at least 1")
-        if self.horizon < 0:
-            raise UsageError(f"horizon is {self.horizon}, expected at least 0")
-        if not 0.0 <= self.gamma <= 1.0:
-            raise UsageError(f"gamma is {self.gamma}, expected a discount between 0 and 1")
+        if self.name not in get_args(PlannerName):
+            raise UsageError(f"unknown planner {self.name!r}: choose one of: {', '.join(get_args(PlannerName))}")
+        if self.draft is not None and self.draft not in get_args(DraftName):
+            raise UsageError(f"unknown draft {self.draft!r}: choose one of: {', '.join(get_args(DraftName))}")
+        least = {"width": 1, "horizon": 0, "leaves": 1, "considered": 1, "uncertainty": 0.0, "milliseconds": 0.0}
+        for name, minimum in {**least, "simulations": 0}.items():
+            value = getattr(self, name)
+            if value is not None and not value >= minimum:
+                raise UsageError(f"{'beam ' * (name == 'width')}{name} is {value}, expected at least {minimum}")
+        for name in ("gamma", "root_noise"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise UsageError(f"{name} is {getattr(self, name)}, expected a number between 0 and 1")
+        for name in ("temperature", "dirichlet"):
+            if not getattr(self, name) > 0.0:
+                raise UsageError(f"{name} is {getattr(self, name)}, expected a number above 0")
+
+    @property
+    def depth(self) -> int:
+        """Steps that the model's context must leave room for."""
+        return 0 if self.name == "none" else self.horizon
+
+    @property
+    def budget(self) -> int:
+        """Simulations of MCTS a decision."""
+        if self.simulations is not None:
+            return self.simulations
+        return 0 if self.horizon == 0 else self.width**2 * (self.horizon - 1) + self.width
 
 
 @dataclass(frozen=True)
@@ -45,19 +93,24 @@ class Plan:
     """A decision for each of R roots, with the plans that were weighed."""
 
     actions: NDArray[np.int64]
-    """(R,): the action to take, always legal."""
+    """(R,): the action to take, always legal; -1 for a root that failed."""
     scores: NDArray[np.float32]
     """(R,): the score of the best plan (its imagined return), or max Q without planning."""
     q: NDArray[np.float32]
     """(R, 18): Q of every action at the root, as the critic sees it; illegal ones -inf."""
-    beam_scores: NDArray[np.float32]
-    """(R, K): final beam, best first; -inf where there are fewer."""
-    beam_actions: NDArray[np.int64]
+    spread: NDArray[np.float32]
+    """(R, 18): standard deviation of that Q over the ensemble."""
+    candidate_scores: NDArray[np.float32]
+    """(R, K), best first; -inf where there are fewer.  Beam search: the final beam.  MCTS: the root's actions by
+    visits, each with its Q."""
+    candidate_actions: NDArray[np.int64]
     """(R, K, H): each plan's actions from the root on, -1 after its end."""
-    nodes: dict[str, NDArray[np.generic]]
-    """Every node that was imagined, as flat arrays of equal length (see ``jowa.planner.tree``)."""
-    frames: list[NDArray[np.uint16]]
-    """Per level (R, M, 36): the imagined frames' tokens; empty unless asked for."""
+    nodes: dict[str, NDArray[Any]]
+    """Every node that was imagined, as flat arrays of length N (see ``jowa.planner.tree``)."""
+    frames: NDArray[np.uint16] | None
+    """(N, 36): the imagined frames' tokens; None unless asked for."""
+    failed: dict[int, str] = field(default_factory=dict)
+    """Roots that could not be decided, and why; the others were."""
 
 
 class Planner(Protocol):
@@ -65,6 +118,53 @@ class Planner(Protocol):
 
     config: PlannerConfig
 
-    def plan(self, context: Context, keep_frames: bool = False) -> Plan:
-        """Decide for every root; ``keep_frames`` fills :attr:`Plan.frames`."""
+    def plan(
+        self,
+        context: Context,
+        keep_frames: bool = False,
+        configs: Sequence[PlannerConfig] | None = None,
+        slots: Sequence[int] | None = None,
+    ) -> Plan:
+        """Decide for every root; ``keep_frames`` fills :attr:`Plan.frames`.
+
+        ``configs``: the settings of each root instead of the planner's own, in which only :data:`SHARED` must be the
+        same.  ``slots``: who each root is, so that what is known of it may be used again; None: strangers.
+
+        Raises :class:`PlanningError` that names a root for which the model answered NaN, and holds the plan of the
+        others; ValueError when a context and its horizon exceed the model's context.
+        """
         ...
+
+
+SHARED = ("name", "gamma", "respect_ends", "temperature", "gumbel")
+"""Settings that are the same for all roots of a batch."""
+
+
+class PlanningError(NumericalError):
+    """The model answered NaN for some roots; :attr:`plan` holds the decisions for the others."""
+
+    def __init__(self, plan: Plan) -> None:
+        root, what = next(iter(plan.failed.items()))
+        more = f" (and {len(plan.failed) - 1} more)" if len(plan.failed) > 1 else ""
+        super().__init__(
+            f"root {root}{more} could not be decided: {what}; the model's weights are damaged or training diverged: "
+            "use another checkpoint, or --precision float32"
+        )
+        self.plan = plan
+
+
+def check_configs(configs: Sequence[PlannerConfig], own: PlannerConfig, context: Context, longest: int) -> None:
+    """Raise ValueError unless every root has settings that can be planned with ``own``'s in one batch."""
+    roots = len(context.lengths)
+    if len(configs) != roots:
+        raise ValueError(f"expected settings for each of {roots} roots, got {len(configs)}")
+    for root, config in enumerate(configs):
+        for name in SHARED:
+            if getattr(config, name) != getattr(own, name):
+                raise ValueError(f"settings of root {root} must have the planner's own {', '.join(SHARED)}")
+    for root, (steps, config) in enumerate(zip(context.lengths.tolist(), configs, strict=True)):
+        if steps + config.depth > longest:
+            raise ValueError(
+                f"a context of {steps} steps and a horizon of {config.depth} (root {root}) exceed the model's "
+                f"{longest} steps: shorten the context"
+            )

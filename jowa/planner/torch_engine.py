@@ -36,6 +36,7 @@ class TorchEngine:
     def __init__(self, model: WorldActionModel, autocast: torch.dtype | None = None) -> None:
         self.device = model.position_embedding.weight.device
         self.counters = Counters()
+        self.encoded = 0
         self.autocast = autocast
         self.model = model if autocast is None else _with_linears_in(model, autocast)
         self._dtype = autocast or model.position_embedding.weight.dtype
@@ -46,6 +47,7 @@ class TorchEngine:
         """See :meth:`jowa.planner.engine.Engine.reserve`."""
         if roots <= self._roots and pages <= self._pages:
             return
+        self.encoded += 1
         self._roots, self._pages = max(roots, self._roots), max(pages, self._pages)
         config = self.model.config
         heads, width = config.heads, config.width // config.heads
@@ -82,6 +84,7 @@ class TorchEngine:
             last = (context.lengths - 1) * TOKENS_PER_STEP + TOKENS_PER_FRAME - 1
             values = self._values(hidden[torch.arange(count, device=self.device), last])
         self._lengths[slots], self._tasks[slots] = context.lengths, context.tasks
+        self.encoded += 1
         return values
 
     @torch.inference_mode()

@@ -7,11 +7,12 @@ from typing import Any
 
 from rich.table import Table
 
-from jowa.agent import Agent
+from jowa.agent import Agent, Planning
 from jowa.data.store import EpisodeStore
 from jowa.evaluate import GameScore, agent_player, get_protocol, play, random_player, summarise
 from jowa.evaluate.play import MakePlayer, noting
 from jowa.evaluate.report import interval, number, results_document
+from jowa.planner.plan import PlannerName
 from jowa.progress import steps_progress
 from jowa.train.config import TrainConfig
 
@@ -24,13 +25,17 @@ def score(config: TrainConfig, agent: Agent, step: int) -> dict[str, Any]:
     settings = config.evaluation
     named = get_protocol(settings.protocol)
     protocol = dataclasses.replace(named, max_steps=min(named.max_steps, settings.max_steps))
-    contexts = dict.fromkeys(config.data.games, settings.context)
     planner = agent.planning.planner
+
+    def planning(name: PlannerName) -> dict[str, Planning]:
+        """The agent's own settings for every game, but by this planner."""
+        return dict.fromkeys(config.data.games, Planning(dataclasses.replace(planner, name=name), settings.context))
+
     rows: dict[str, list[GameScore]] = {"data": _data_scores(config)}
     players: dict[str, MakePlayer] = {
         "random": random_player(config.seed),
-        "agent": agent_player(agent, dataclasses.replace(planner, name="none"), contexts),
-        "agent + beam search": agent_player(agent, dataclasses.replace(planner, name="beam"), contexts),
+        "agent": agent_player(agent, planning("none")),
+        "agent + beam search": agent_player(agent, planning("beam")),
     }
     games = config.data.games
     for name, player in players.items():

@@ -11,13 +11,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from jowa.agent import Agent
+from jowa.agent import Agent, Planning
 from jowa.errors import UsageError
 from jowa.evaluate import PROTOCOLS, Played, Protocol, agent_player, get_protocol, play, random_player
 from jowa.evaluate.play import Decider
 from jowa.games import get_game
 from jowa.model import WorldActionModel
 from jowa.planner import PlannerConfig
+from jowa.planner.plan import PlannerName
 from jowa.tokenizer import Tokenizer
 from jowa.train.feed import task_ids
 
@@ -71,12 +72,12 @@ def test_random_play_is_repeatable_and_does_not_depend_on_the_batch() -> None:
     assert len({p.score for p in whole}) > 1 and all(0 < p.steps <= 400 for p in whole)
 
 
-@pytest.mark.parametrize("name", ["none", "beam"])
-def test_an_agents_play_does_not_depend_on_the_batch(agent: Agent, name: str) -> None:
-    planner = PlannerConfig("beam" if name == "beam" else "none", width=2, horizon=2)
+@pytest.mark.parametrize("name", ["none", "beam", "mcts"])
+def test_an_agents_play_does_not_depend_on_the_batch(agent: Agent, name: PlannerName) -> None:
+    planner = PlannerConfig(name, width=2, horizon=2)
     actions = []
     for batch in (64, 1, 3):
-        make = agent_player(agent, planner, dict.fromkeys(GAMES, 2))
+        make = agent_player(agent, dict.fromkeys(GAMES, Planning(planner, 2)))
         log: dict[tuple[str, int], list[int]] = {}
 
         def recording(jobs: Any, make: Any = make, log: Any = log) -> Decider:

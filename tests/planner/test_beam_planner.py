@@ -14,7 +14,7 @@ from jowa.config import ModelConfig
 from jowa.errors import NumericalError, UsageError
 from jowa.model import WorldActionModel
 from jowa.model.heads import expectation, q_distribution
-from jowa.planner import BeamPlanner, Context, PlannerConfig
+from jowa.planner import BeamPlanner, Context, PlannerConfig, PlanningError
 
 SMALL = ModelConfig(layers=2, heads=2, width=16, q_width=12, q_ensemble=2, vocab_size=20, context_steps=5, num_tasks=4)
 GAMMA = 0.9
@@ -128,11 +128,11 @@ def test_equals_a_plain_beam_search(model, context, width: int, horizon: int, re
         early += sum(node.ended for node in beam)
         assert plan.actions[root] == beam[0].path[0]
         scores = [node.score for node in beam] + [-np.inf] * (width - len(beam))
-        np.testing.assert_allclose(plan.beam_scores[root], scores, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(plan.candidate_scores[root], scores, rtol=1e-4, atol=1e-4)
         paths = [node.path + [-1] * (horizon - len(node.path)) for node in beam]
-        assert plan.beam_actions[root, : len(beam)].tolist() == paths
-        assert (plan.beam_actions[root, len(beam) :] == -1).all()
-        assert plan.scores[root] == plan.beam_scores[root, 0]
+        assert plan.candidate_actions[root, : len(beam)].tolist() == paths
+        assert (plan.candidate_actions[root, len(beam) :] == -1).all()
+        assert plan.scores[root] == plan.candidate_scores[root, 0]
     if respect_ends and width == 3:
         assert early, "some plan ends, or this tests little"
 
@@ -144,8 +144,8 @@ def test_roots_do_not_influence_one_another(model, context, respect_ends: bool) 
     for root in range(4):
         plan = planner.plan(alone(context, root))
         assert plan.actions[0] == together.actions[root]
-        np.testing.assert_array_equal(plan.beam_actions[0], together.beam_actions[root])
-        np.testing.assert_allclose(plan.beam_scores[0], together.beam_scores[root], rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(plan.candidate_actions[0], together.candidate_actions[root])
+        np.testing.assert_allclose(plan.candidate_scores[0], together.candidate_scores[root], rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(plan.q[0], together.q[root], rtol=1e-4, atol=1e-4)
 
 
@@ -156,8 +156,8 @@ def test_without_a_horizon_it_is_greedy_in_q(model, context, config: PlannerConf
     assert np.isneginf(plan.q[~legal]).all() and np.isfinite(plan.q[legal]).all()
     assert plan.actions.tolist() == plan.q.argmax(1).tolist()
     np.testing.assert_array_equal(plan.scores, plan.q.max(1))
-    np.testing.assert_array_equal(plan.beam_scores[:, 0], plan.scores)
-    assert np.isneginf(plan.beam_scores[:, 1:]).all() and plan.frames == []
+    np.testing.assert_array_equal(plan.candidate_scores[:, 0], plan.scores)
+    assert np.isneginf(plan.candidate_scores[:, 1:]).all() and plan.frames is None
     for root in range(4):
         np.testing.assert_allclose(
             plan.q[root][legal[root]],
@@ -172,9 +172,62 @@ def test_illegal_actions_are_never_imagined(model, context) -> None:
     legal = context.legal.numpy()
     assert legal[plan.nodes["root"], plan.nodes["action"]].all() and legal[np.arange(4), plan.actions].all()
     single = plan.nodes["root"] == 3
-    assert plan.actions[3] == 6 and single.sum() <= 2 and np.isneginf(plan.beam_scores[3, 1:]).all()
-    assert [level.shape for level in plan.frames] == [(4, 4, 36), (4, 16, 36)]
-    assert all(level.dtype == np.uint16 for level in plan.frames)
+    assert plan.actions[3] == 6 and single.sum() <= 2 and np.isneginf(plan.candidate_scores[3, 1:]).all()
+    assert plan.frames.shape == (len(plan.nodes["root"]), 36) and plan.frames.dtype == np.uint16
+
+
+def test_frames_are_those_of_the_nodes(model, context) -> None:
+    """Every node's frame, reward and end against the whole model run along its path."""
+    plan = BeamPlanner(model, PlannerConfig("beam", 2, 2, GAMMA)).plan(context, keep_frames=True)
+    nodes = plan.nodes
+    for at in range(len(nodes["root"])):
+        path = [at]
+        while nodes["parent"][path[0]] >= 0:
+            path.insert(0, int(nodes["parent"][path[0]]))
+        oracle = Oracle(model, alone(context, int(nodes["root"][at])))
+        node, gained = oracle.root, 0.0
+        for depth, step in enumerate(path):
+            node = oracle.child(node, int(nodes["action"][step]), depth, True)
+            gained += GAMMA**depth * float(nodes["reward"][step])
+        assert plan.frames[at].tolist() == node.tokens[-1].tolist()
+        assert node.gained == pytest.approx(gained) and node.ended == nodes["ended"][at]
+
+
+def test_each_root_may_have_its_own_settings(model, context) -> None:
+    """Width, horizon and caution of each root, in one batch, give what each gives alone."""
+    own = PlannerConfig("beam", 2, 2, GAMMA)
+    configs = [
+        dataclasses.replace(own, width=width, horizon=horizon, uncertainty=caution)
+        for width, horizon, caution in ((1, 2, 0.0), (3, 1, 0.5), (2, 2, 2.0), (4, 0, 0.0))
+    ]
+    together = BeamPlanner(model, own).plan(context, configs=configs)
+    for root, config in enumerate(configs):
+        plan = BeamPlanner(model, config).plan(alone(context, root))
+        assert plan.actions[0] == together.actions[root]
+        count = plan.candidate_scores.shape[1]
+        np.testing.assert_allclose(plan.candidate_scores[0], together.candidate_scores[root, :count], rtol=1e-4)
+        assert (plan.candidate_actions[0] == together.candidate_actions[root, :count, : config.horizon]).all()
+
+
+def test_caution_prefers_what_the_ensemble_agrees_on(model, context) -> None:
+    greedy = BeamPlanner(model, PlannerConfig("none")).plan(context)
+    careful = BeamPlanner(model, PlannerConfig("none", uncertainty=3.0)).plan(context)
+    np.testing.assert_array_equal(careful.q, greedy.q)  # what the critic says stays what it says
+    assert careful.actions.tolist() == (greedy.q - 3 * greedy.spread).argmax(1).tolist()
+    assert careful.actions.tolist() != greedy.actions.tolist()
+
+
+def test_without_time_the_greedy_action_is_taken(model, context) -> None:
+    plan = BeamPlanner(model, PlannerConfig("beam", 3, 2, milliseconds=0.0)).plan(context)
+    assert plan.actions.tolist() == plan.q.argmax(1).tolist()
+
+
+def test_settings_that_cannot_share_a_batch(model, context) -> None:
+    planner = BeamPlanner(model, PlannerConfig("beam", 1, 1))
+    with pytest.raises(ValueError, match="each of 4 roots, got 1"):
+        planner.plan(context, configs=[planner.config])
+    with pytest.raises(ValueError, match="settings of root 2"):
+        planner.plan(context, configs=[planner.config] * 2 + [PlannerConfig("beam", gamma=0.5)] + [planner.config])
 
 
 def test_work_grows_as_stated(model, context) -> None:
@@ -189,8 +242,12 @@ def test_nan_weights_name_the_root(model, context) -> None:
     with torch.no_grad():
         broken.frame_task_embedding.weight[2] = torch.nan
     for horizon in (0, 2):
-        with pytest.raises(NumericalError, match="Q of root 2 is NaN"):
+        healthy = BeamPlanner(model, PlannerConfig("beam", 2, horizon)).plan(context)
+        with pytest.raises(PlanningError, match=r"root 2 could not be decided: .* NaN") as caught:
             BeamPlanner(broken, PlannerConfig("beam", 2, horizon)).plan(context)
+        plan = caught.value.plan  # the others are decided
+        assert list(plan.failed) == [2] and plan.actions[2] == -1
+        assert plan.actions[[0, 1, 3]].tolist() == healthy.actions[[0, 1, 3]].tolist()
 
 
 def test_nan_in_imagination_alone_names_the_root(model, context) -> None:
@@ -201,12 +258,12 @@ def test_nan_in_imagination_alone_names_the_root(model, context) -> None:
         broken.action_embedding.weight[only] = torch.nan
     root = alone(context, 3)
     root.actions.fill_((only + 1) % 18)
-    with pytest.raises(NumericalError, match="Q of root 0 is NaN"):
+    with pytest.raises(NumericalError, match=r"root 0 could not be decided: .* NaN"):
         BeamPlanner(broken, PlannerConfig("beam", 2, 2)).plan(root)
 
 
 def test_context_and_horizon_must_fit(model, context) -> None:
-    with pytest.raises(ValueError, match="a context of 3 steps and a horizon of 3 exceed the model's 5 steps"):
+    with pytest.raises(ValueError, match=r"3 steps and a horizon of 3 \(root 1\) exceed the model.s 5 steps"):
         BeamPlanner(model, PlannerConfig("beam", 1, 3)).plan(context)
 
 

@@ -10,6 +10,7 @@ from jowa.config import ModelConfig
 from jowa.model import WorldActionModel
 from jowa.planner import Context, Imagination
 from jowa.planner.engine import Drafts, Engine, Imagined, Level, Sampling, uniform
+from jowa.planner.native_engine import NativeEngine, native_engine_available
 from jowa.planner.torch_engine import TorchEngine
 
 SMALL = ModelConfig(layers=2, heads=2, width=16, q_width=12, q_ensemble=3, vocab_size=20, context_steps=5, num_tasks=4)
@@ -26,7 +27,10 @@ def model() -> WorldActionModel:
     return model.eval()
 
 
-@pytest.fixture(params=[TorchEngine])
+needs_native = pytest.mark.skipif(not native_engine_available(), reason="the native core was not built")
+
+
+@pytest.fixture(params=[TorchEngine, pytest.param(NativeEngine, marks=needs_native)])
 def engine(request, model) -> Engine:
     engine = request.param(model)
     engine.reserve(4, 24)
@@ -124,11 +128,12 @@ def test_guesses_change_nothing(engine: Engine, rate: float, sampled: bool) -> N
     expected = engine.imagine(FIRST, sampling=sampling)
     for seed in range(5):
         engine.counters.__init__()  # type: ignore[misc]
-        drafts = Drafts(spoiled(expected.tokens, rate, seed))
+        sure = torch.ones(expected.tokens.shape) if seed % 2 else None
+        drafts = Drafts(spoiled(expected.tokens, rate, seed), sure)
         assert_same(engine.imagine(FIRST, drafts, sampling), expected)
         counters = engine.counters
         assert counters.frames == 6 and counters.accepted <= counters.guessed
-        if rate == 0:
+        if rate == 0 and sure is not None:
             assert counters.accepted == counters.guessed > 0 and counters.row_passes < 6 * 37
         assert counters.row_passes <= 6 * 37
     assert_same(engine.imagine(SECOND, sampling=sampling), engine.imagine(SECOND, sampling=sampling))
@@ -180,7 +185,7 @@ def test_what_does_not_fit_is_refused(engine: Engine) -> None:
     engine.encode(draw_context([1, 3, 5]))
     before = engine.imagine(level_of([[3], [1]], [[[0]], [[1]]]))
     bad: dict[str, Level] = {
-        "actions": level_of([[1]] * 5, [[[0]]] * 5),
+        "reserved": level_of([[1]] * 5, [[[0]]] * 5),
         "page": level_of([[1]], [[[24]]]),
         "page_table": level_of([[1]], [[[-1]]]),
         "step": level_of([[1]] * 3, [[[2]]] * 3),
