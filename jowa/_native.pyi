@@ -1,4 +1,4 @@
-"""Types of the native core (csrc/).  jowa.planner.tree.SearchTree and jowa.data.rows document the contracts."""
+"""Types of the native core (csrc/).  jowa.planner.tree and jowa.data.rows document the contracts."""
 
 from typing import Any
 
@@ -9,18 +9,113 @@ _Float = NDArray[np.float32]
 _Int = NDArray[np.int64]
 _Bool = NDArray[np.bool_]
 
+_Argument = object
+"""A NumPy array, or the address of memory that was checked already."""
+_Layout = list[tuple[str, str, tuple[int, ...], int]]
+
+cuda_available_in_build: bool
+
+def describe_fault(code: int) -> str | None: ...
+def num_threads() -> int: ...
+def set_num_threads(count: int) -> None: ...
+
 class BeamTree:
     def __init__(
-        self, num_roots: int, width: int, horizon: int, num_actions: int, gamma: float, respect_ends: bool
+        self,
+        widths: list[int],
+        horizons: list[int],
+        num_actions: int,
+        gamma: float,
+        respect_ends: bool,
+        cuda: bool,
     ) -> None: ...
-    def reset(self) -> None: ...
-    def expand(self, q: _Float, legal: _Bool) -> tuple[_Int, _Int, _Bool]: ...
-    def keep(self, rewards: _Float, ends: _Bool, values: _Float) -> tuple[_Int, _Bool, _Bool, _Bool]: ...
-    def decide_greedy(self, q: _Float, legal: _Bool) -> None: ...
+    @property
+    def state_bytes(self) -> int: ...
+    @property
+    def pages_per_root(self) -> int: ...
+    @property
+    def level(self) -> int: ...
+    def layout(self) -> _Layout: ...
+    def attach(self, state: int) -> None: ...
+    def reset(self, stream: int = 0) -> None: ...
+    def expand(
+        self,
+        q: _Argument,
+        legal: _Argument,
+        parents: int,
+        actions: int,
+        valid: int,
+        page_table: int,
+        depths: int,
+        stream: int = 0,
+    ) -> None: ...
+    def keep(
+        self,
+        rewards: _Argument,
+        ends: _Argument,
+        values: _Argument,
+        slots: int,
+        carried: int,
+        valid: int,
+        alive: int,
+        stream: int = 0,
+    ) -> None: ...
+    def best(self, actions: int, values: int, stream: int = 0) -> None: ...
     def finished(self) -> bool: ...
-    def best(self) -> tuple[_Int, _Float]: ...
-    def beam(self) -> tuple[_Float, _Int, _Bool]: ...
-    def nodes(self) -> dict[str, NDArray[Any]]: ...
+    def pending(self) -> bool: ...
+
+class MCTSTree:
+    def __init__(
+        self,
+        num_roots: int,
+        capacity: int,
+        num_actions: int,
+        gamma: float,
+        temperature: float,
+        c_init: float,
+        c_base: float,
+        respect_ends: bool,
+        gumbel: bool,
+        c_visit: float,
+        c_scale: float,
+        cuda: bool,
+    ) -> None: ...
+    @property
+    def state_bytes(self) -> int: ...
+    def layout(self) -> _Layout: ...
+    def attach(self, state: int) -> None: ...
+    def reset(self, stream: int = 0) -> None: ...
+    def start(
+        self,
+        active: _Argument,
+        q: _Argument,
+        legal: _Argument,
+        max_depth: _Argument,
+        priors: _Argument | None,
+        gumbel: _Argument | None,
+        budget: _Argument | None,
+        considered: _Argument | None,
+        stream: int = 0,
+    ) -> None: ...
+    def select(
+        self,
+        leaves: _Argument,
+        rows: int,
+        columns: int,
+        nodes: int,
+        parents: int,
+        actions: int,
+        valid: int,
+        page_table: int,
+        depths: int,
+        stream: int = 0,
+    ) -> None: ...
+    def backup(self, rewards: _Argument, ends: _Argument, q: _Argument, stream: int = 0) -> None: ...
+    def best(self, actions: int, values: int, stream: int = 0) -> None: ...
+    def advance(
+        self, mask: _Argument, actions: _Argument, gumbel: _Argument | None, kept: int, stream: int = 0
+    ) -> None: ...
+    def pending(self) -> bool: ...
 
 _Fault = tuple[int, int, str] | None
 
