@@ -304,15 +304,14 @@ def test_pages_stay_flat_over_10_000_searches():
     q = rng.normal(size=(64, 2, 3, 5)).astype(np.float32)
     for step in range(10_000):
         tree.reset()
-        slots = 1
+        level = 0
         while not tree.finished():
-            expansion = tree.expand(q[step % 64, :, :slots], legal)
+            expansion = tree.expand(q[step % 64, :, : 3 if level else 1], legal)
             table = expansion.page_table.tobytes()
-            key = step % 64, tree.nodes()["depth"].max(initial=0)
-            assert seen.setdefault(key, table) == table, "pages of a search before were not freed"
-            given = numbers[(step + slots) % 64, :, : expansion.valid.shape[1]]
+            assert seen.setdefault((step % 64, level), table) == table, "pages of a search before were not freed"
+            given = numbers[(step + level) % 64, :, : expansion.valid.shape[1]]
             tree.keep(given, given > 1.5, given)
-            slots = 3
+            level += 1
     assert tree.pages_per_root == 3 * 3 + 9 and max(np.frombuffer(t, np.int32).max() for t in seen.values()) < 36
 
 
