@@ -75,22 +75,28 @@ struct Stretch {
   const float* bias;        // nullptr: not the first stretch
 };
 
-template <typename Precision>
-__attribute__((noinline)) void finish(const ProductCall& call, std::int64_t row, int rows, std::int64_t output,
-                                      int vectors, const Floats* sums) {
-  for (int r = 0; r < rows; ++r)
-    for (int v = 0; v < vectors; ++v) {
-      const std::int64_t at = (row + r) * call.y_stride + output + v * kLanes;
-      const Floats value = sums[r * vectors + v];
-      float* floats = static_cast<float*>(call.y) + at;
-      auto* narrow = static_cast<typename Precision::Element*>(call.y) + at;
-      switch (call.epilogue) {
-        case Epilogue::plain: store(floats, value); break;
-        case Epilogue::add: store(floats, load(floats) + value); break;
-        case Epilogue::gelu: store_as(narrow, gelu(value)); break;
-        case Epilogue::relu: store_as(narrow, relu(value)); break;
-      }
-    }
+// apply(element of y, sum) for all of a tile.
+template <typename Element, int Rows, int Vectors, typename Apply>
+JOWA_INLINE void each(const ProductCall& call, std::int64_t row, std::int64_t output, const Floats (&sums)[Rows][Vectors],
+                      Apply apply) {
+  Element* y = static_cast<Element*>(call.y) + row * call.y_stride + output;
+  for (int r = 0; r < Rows; ++r, y += call.y_stride)
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) apply(y + v * kLanes, sums[r][v]);
+}
+
+template <typename Precision, int Rows, int Vectors>
+JOWA_INLINE void finish(const ProductCall& call, std::int64_t row, std::int64_t output,
+                        const Floats (&sums)[Rows][Vectors]) {
+  using Element = typename Precision::Element;
+  switch (call.epilogue) {
+    case Epilogue::plain: return each<float>(call, row, output, sums, [](float* y, Floats x) { store(y, x); });
+    case Epilogue::add: return each<float>(call, row, output, sums, [](float* y, Floats x) { store(y, load(y) + x); });
+    case Epilogue::gelu:
+      return each<Element>(call, row, output, sums, [](Element* y, Floats x) { store_as(y, gelu(x)); });
+    case Epilogue::relu:
+      return each<Element>(call, row, output, sums, [](Element* y, Floats x) { store_as(y, relu(x)); });
+  }
 }
 
 // `Rows` rows from `row` on, times `Vectors` vectors of outputs from `vector` on.
@@ -121,7 +127,7 @@ __attribute__((noinline)) void tile(const ProductCall& call, const Stretch& stre
 #pragma GCC unroll 8
       for (int v = 0; v < Vectors; ++v) sums[r][v] = Precision::fma(sums[r][v], taken[v], x + r * stride, step);
   }
-  finish<Precision>(call, row, Rows, vector * kLanes, Vectors, &sums[0][0]);
+  finish<Precision>(call, row, vector * kLanes, sums);
 }
 
 template <typename Precision, int Rows, int Vectors>
