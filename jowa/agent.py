@@ -127,6 +127,12 @@ class Agent:
         """Let ``draft_head`` guess imagined frames from now on, for players made later."""
         self.draft_head = draft_head.to(self.device).eval().requires_grad_(False)
 
+    def load_draft_head(self, folder: Path) -> None:
+        """Take the draft head of the agent folder; one of another agent would only guess badly."""
+        head = DraftHead(self.model.config)
+        _load_weights(head, folder / "draft.safetensors")
+        self.add_draft_head(head)
+
     def save_draft_head(self, folder: Path) -> None:
         """Write (or, without one, remove) the draft head in the agent folder alone."""
         path = folder / "draft.safetensors"
@@ -174,15 +180,12 @@ class Agent:
                 f"{folder} holds the tokenizer and the model of different agents, perhaps because saving was "
                 "interrupted: write the agent anew"
             )
-        draft_head = None
-        if (folder / "draft.safetensors").exists():
-            draft_head = DraftHead(model_config)
-            # A draft head of another agent would only guess badly, so it need not be of one mind with the others.
-            _load_weights(draft_head, folder / "draft.safetensors")
-            draft_head.to(place)
         planning = _read_planning(config["planning"], where)
         autocast = choose_precision(precision, place)
-        return cls(tokenizer.to(place), model.to(place), config["tasks"], autocast, planning, draft_head)
+        agent = cls(tokenizer.to(place), model.to(place), config["tasks"], autocast, planning)
+        if (folder / "draft.safetensors").exists():
+            agent.load_draft_head(folder)
+        return agent
 
     def reset(self, game: str, seed: int | None = None) -> None:
         """Begin an episode of ``game`` for :meth:`act`.  Play is deterministic: ``seed`` changes nothing."""

@@ -98,6 +98,8 @@ def override(config: Any, changes: Mapping[str, Any]) -> Any:
 
 SMALL = {
     "device": "cpu",
+    "draft.moments": 3,
+    "draft.steps": 2,
     "checkpoint_every": 2,
     "log_every": 1,
     "data.games": ("Pong", "Breakout"),

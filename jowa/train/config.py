@@ -16,6 +16,7 @@ from jowa.config import PRESETS, ModelConfig, TokenizerConfig
 from jowa.errors import UsageError, unknown_name
 from jowa.games import PRETRAINING_GAMES, get_game
 from jowa.model.objective import ObjectiveConfig
+from jowa.planner.plan import PlannerName
 
 DEMO_GAMES = ("Freeway", "Pong")
 
@@ -101,12 +102,22 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class DraftHeadConfig:
+    """The draft head, trained beside the finished model: it guesses imagined frames, which makes planning faster."""
+
+    moments: int = 1_500
+    """Recorded moments a game that the model imagines from, to have something to learn from."""
+    steps: int = 1_500
+    """Training steps; 0: no draft head."""
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """Playing the real games at the end of training."""
 
     episodes: int = 10
     """Episodes a game, for each row of the table; 0 skips evaluation."""
-    planner: Literal["none", "beam"] = "none"
+    planner: PlannerName = "none"
     """How the saved agent plays unless told otherwise; the table always has both.  The few minutes of ``tiny`` teach
     its critic to choose, not yet to value imagined frames."""
     width: int = 2
@@ -155,6 +166,7 @@ class TrainConfig:
     stage1: StageOneConfig = field(default_factory=StageOneConfig)
     stage2: StageTwoConfig = field(default_factory=StageTwoConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    draft: DraftHeadConfig = field(default_factory=DraftHeadConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def check(self) -> None:
@@ -224,6 +236,7 @@ LEAST = {
     "optimizer.weight_decay": 0, "optimizer.gradient_clip": 1e-6,
     "optimizer.warmup_steps": 0, "optimizer.final_fraction": 0, "model.layers": 1, "model.heads": 1,
     "model.width": 1, "model.vocab_size": 2, "evaluation.episodes": 0, "evaluation.width": 1,
+    "draft.moments": 1, "draft.steps": 0,
     "evaluation.horizon": 0, "evaluation.context": 1, "evaluation.max_steps": 1, "model.num_tasks": 60,
     "model.num_actions": 18, "model.num_atoms": 2, "model.context_steps": 2, "model.q_width": 1, "model.q_ensemble": 1,
     "model.dropout": 0, "model.q_dropout": 0, "objective.gamma": 0, "objective.cql_weight": 0,

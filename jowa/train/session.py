@@ -16,6 +16,7 @@ from jowa.data.record import RecordConfig, record
 from jowa.data.remote import remote_address
 from jowa.data.store import EpisodeStore
 from jowa.devices import choose_precision
+from jowa.draft import Moments, Pairs, imagine_pairs, train_head
 from jowa.errors import CheckpointError, DataError, UsageError
 from jowa.files import atomic_write_text
 from jowa.pictures import rollout_picture, save_picture
@@ -68,7 +69,8 @@ def train(config: TrainConfig, place: Place) -> Agent:
     if place.is_main:
         write_settings(config)
         _announce(config, trainer, resumed)
-    if trainer.step < trainer.total:
+    finished_before = trainer.step == trainer.total
+    if not finished_before:
         _run(config, place, trainer)
     planning = Planning(
         PlannerConfig(
@@ -79,8 +81,33 @@ def train(config: TrainConfig, place: Place) -> Agent:
     precision = choose_precision(config.precision, place.device)
     agent = Agent(trainer.tokenizer, trainer.model, task_ids(config.data.games), precision, planning)
     if place.is_main:
+        _add_draft_head(config, agent, finished_before)
         _save_agent(agent, config.out / AGENT)
     return agent
+
+
+def _add_draft_head(config: TrainConfig, agent: Agent, finished_before: bool) -> None:
+    """Give ``agent`` the draft head of a run that was finished before, or train one."""
+    if not config.draft.steps:
+        return
+    saved = config.out / AGENT / "draft.safetensors"
+    if finished_before and saved.exists():
+        agent.load_draft_head(config.out / AGENT)
+        return
+    generator = np.random.default_rng(config.seed)
+    context = min(config.evaluation.context, agent.model.config.context_steps - 1)
+    store = EpisodeStore.open(config.data.path)
+    pairs = []
+    for game in config.data.games:
+        episodes = range(store.num_episodes(game))
+        moments = Moments.draw(store, game, episodes, context, config.draft.moments, generator)
+        pairs.append(imagine_pairs(agent, moments, generator))
+    with steps_progress("training the draft head", config.draft.steps, "steps") as advance:
+        head = train_head(
+            agent, Pairs.join(pairs), config.draft.steps, config.seed,
+            advance=lambda step, loss: advance(step, f"loss {loss:.3f}"),
+        )  # fmt: skip
+    agent.add_draft_head(head)
 
 
 def _save_agent(agent: Agent, folder: Path) -> None:

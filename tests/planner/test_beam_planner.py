@@ -14,7 +14,8 @@ from jowa.config import ModelConfig
 from jowa.errors import NumericalError, UsageError
 from jowa.model import WorldActionModel
 from jowa.model.heads import expectation, q_distribution
-from jowa.planner import BeamPlanner, Context, PlannerConfig, PlanningError
+from jowa.planner import BeamPlanner, Context, MCTSPlanner, PlannerConfig, PlanningError
+from jowa.planner.native_engine import native_engine_available
 
 SMALL = ModelConfig(layers=2, heads=2, width=16, q_width=12, q_ensemble=2, vocab_size=20, context_steps=5, num_tasks=4)
 GAMMA = 0.9
@@ -165,6 +166,27 @@ def test_without_a_horizon_it_is_greedy_in_q(model, context, config: PlannerConf
             rtol=1e-4,
             atol=1e-4,
         )
+
+
+@pytest.mark.skipif(not native_engine_available(), reason="the native core was not built")
+@pytest.mark.parametrize("kind", [BeamPlanner, MCTSPlanner])
+def test_on_a_cpu_a_decision_does_not_depend_on_the_batch_to_the_last_bit(model, context, kind: type) -> None:
+    """One root alone, in a batch, in a batch of others with other settings, with and without guesses."""
+    name = "beam" if kind is BeamPlanner else "mcts"
+    config = PlannerConfig(name, 3, 2, GAMMA, respect_ends=False, simulations=15)
+    together = kind(model, config).plan(context, keep_frames=True)
+    wider = [dataclasses.replace(config, width=1 + root, simulations=5 + 7 * root) for root in range(4)]
+    for root in range(4):
+        configs = [config if other == root else wider[other] for other in range(4)]
+        mixed = kind(model, config).plan(context, keep_frames=True, configs=configs)
+        plain = kind(model, dataclasses.replace(config, draft="off")).plan(alone(context, root), keep_frames=True)
+        for plan, at in ((mixed, root), (plain, 0)):
+            assert plan.actions[at] == together.actions[root] and plan.scores[at] == together.scores[root]
+            np.testing.assert_array_equal(plan.q[at], together.q[root])
+            mine, theirs = plan.nodes["root"] == at, together.nodes["root"] == root
+            np.testing.assert_array_equal(plan.frames[mine], together.frames[theirs])
+            for field in ("action", "reward", "value", "score", "depth"):
+                np.testing.assert_array_equal(plan.nodes[field][mine], together.nodes[field][theirs])
 
 
 def test_illegal_actions_are_never_imagined(model, context) -> None:

@@ -194,9 +194,9 @@ def test_what_does_not_fit_is_refused(engine: Engine) -> None:
         with pytest.raises(ValueError, match=message):
             engine.imagine(level)
     good = level_of([[3], [1]], [[[0]], [[1]]])
-    with pytest.raises(ValueError, match="drafts.*must have shape"):
+    with pytest.raises(ValueError, match=r"drafts.*must have shape"):
         engine.imagine(good, Drafts(torch.zeros(2, 1, 35, dtype=torch.int64)))
-    with pytest.raises(ValueError, match="seeds.* must be"):
+    with pytest.raises(ValueError, match=r"seeds.* must be"):
         engine.imagine(good, sampling=Sampling(torch.zeros(2, 1, dtype=torch.int32)))
     with pytest.raises(ValueError, match="temperature"):
         engine.imagine(good, sampling=Sampling(torch.zeros(2, 1, dtype=torch.int64), temperature=0.0))
