@@ -15,10 +15,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_STAMP := $(VENV)/.torch-$(shell printf '%s' "$(TORCH)" | cksum | cut -d' ' -f1)
-COMPILED := pyproject.toml setup.py CMakeLists.txt jowa/__init__.py $(wildcard csrc/* csrc/cuda/* csrc/third_party/*/*)
+COMPILED := pyproject.toml setup.py CMakeLists.txt jowa/__init__.py $(wildcard csrc/*.* csrc/cuda/* csrc/third_party/*/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types contracts check gpu sanitize dist clean distclean install install-dev
+.PHONY: help demo test lint format types contracts check gpu cuda-check sanitize fuzz fuzz-short dist clean distclean install install-dev
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -45,8 +45,8 @@ types: install-dev  ## mypy, strict
 contracts: install-dev  ## import-linter: data flows one way
 	$(BIN)/lint-imports
 
-check: install-dev  ## lint, types, contracts, test: what CI runs; says where the time went
-	@report=""; for step in lint types contracts test; do \
+check: install-dev  ## lint, types, contracts, fuzz-short, test: what CI runs; says where the time went
+	@report=""; for step in lint types contracts fuzz-short test; do \
 	  echo "== $$step"; start=$$(date +%s); \
 	  $(MAKE) --no-print-directory $$step || { echo "== $$step failed"; exit 1; }; \
 	  report="$$report $$step $$(( $$(date +%s) - start )) s;"; \
@@ -72,6 +72,30 @@ sanitize: install-dev  ## the native core's tests under the address and undefine
 	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(abspath build/sanitize/site) PYTHONSAFEPATH=1 \
 	  $(BIN)/python -m pytest tests/csrc -p no:cacheprovider $(ARGS)
+
+cuda-check:  ## compile the kernels in csrc/cuda for A100 and H100, and show registers and spills; needs nvcc
+	for arch in sm_80 sm_90; do $${NVCC:-nvcc} -std=c++20 -O3 -arch=$$arch --fmad=false --expt-relaxed-constexpr \
+	  -Xptxas -v -cubin -o /dev/null csrc/cuda/trees.cu || exit 1; done
+
+# Random searches with the trees' invariants checked, under each sanitizer; no Python. The second runs several threads.
+FUZZED := csrc/fuzz/fuzz_trees.cpp csrc/trees.cpp csrc/parallel.cpp
+FUZZ_STEPS ?= 1000000
+FUZZ_SEED ?=
+
+fuzz: build/fuzz/address build/fuzz/thread  ## a million random operations on the search trees, under sanitizers
+	build/fuzz/address $(FUZZ_STEPS) $(FUZZ_SEED)
+	build/fuzz/thread $(FUZZ_STEPS) $(FUZZ_SEED)
+
+fuzz-short:  ## the same in seconds
+	$(MAKE) --no-print-directory -j2 build/fuzz/address build/fuzz/thread
+	$(MAKE) --no-print-directory fuzz FUZZ_STEPS=5000
+
+build/fuzz/address: SANITIZERS := address,undefined
+build/fuzz/thread: SANITIZERS := thread
+build/fuzz/address build/fuzz/thread: $(FUZZED) $(wildcard csrc/*.h)
+	@mkdir -p $(@D)
+	$(CXX) -std=c++20 -g1 -O1 -Wall -Wextra -ffp-contract=off -DJOWA_NUMBERS_PER_THREAD=1 -fsanitize=$(SANITIZERS) \
+	  -fno-sanitize-recover=all -o $@ $(FUZZED) -pthread
 
 dist: install-dev  ## an sdist, and from it a wheel, in dist/
 	rm -rf build/lib* build/bdist* dist

@@ -10,8 +10,12 @@
 namespace jowa {
 namespace {
 
-// A thread should have at least so much to do, in numbers looked at: waking one costs tens of microseconds.
-constexpr std::int64_t kNumbersPerThread = 1 << 14;
+// A thread should have at least so much to do, in numbers looked at: waking one costs tens of microseconds. The fuzzer
+// sets 1, to have several threads at every step.
+#ifndef JOWA_NUMBERS_PER_THREAD
+#define JOWA_NUMBERS_PER_THREAD (1 << 14)
+#endif
+constexpr std::int64_t kNumbersPerThread = JOWA_NUMBERS_PER_THREAD;
 
 template <typename Step>
 void for_each_root(const Step& step, std::int64_t roots, std::int64_t numbers, bool cuda, Stream stream) {

@@ -82,8 +82,10 @@ class ReferenceMCTSTree:
             raise RuntimeError("select was called twice: call backup with the leaves' rewards, ends and q first")
         check("leaves", leaves, np.int64, (self.num_roots,))
         out = empty_selection((self.num_roots, max(int(leaves.max()), 1), self._columns))
-        for array, idle in zip(out, (0, 0, 0, False, -1, -1), strict=True):
-            array[:] = idle
+        for array in (out.nodes, out.parents, out.actions, out.valid):
+            array.fill(0)
+        out.page_table.fill(-1)
+        out.depths.fill(-1)
         for root, tree in enumerate(self._trees):
             tree.select(int(leaves[root]))
             index = {id(node): i for i, node in enumerate(tree.nodes)}

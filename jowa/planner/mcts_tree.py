@@ -218,7 +218,7 @@ def check_mcts_arguments(num_roots: int, capacity: int, num_actions: int) -> Non
         check_at_least(name, value, 1)
 
 
-def check_budget(settings: MCTSSettings, budget: Int | None) -> None:
+def check_budget(settings: MCTSSettings, budget: object) -> None:
     """Raise a ValueError where a Gumbel root's schedule has no budget."""
     if settings.gumbel and budget is None:
         raise ValueError("budget is missing: the schedule of a Gumbel root needs the number of simulations")
