@@ -9,9 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from engine_cases import (
+    ACTIONS,
+    CONFIGS,
+    LENGTHS,
+    PARENTS,
+    SMALL,
+    TOLERANCE,
+    assert_identical,
+    build,
+    draw_context,
+    engine_for,
+    levels,
+    pick,
+    run,
+    some_roots,
+)
 from torch import Tensor
 
-from jowa.config import PRESETS, ModelConfig
 from jowa.model import WorldActionModel
 from jowa.model.heads import expectation
 from jowa.model.published_checkpoint import read_model
@@ -25,34 +40,6 @@ if not native_engine_available():
 from jowa import _native
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-SMALL = ModelConfig(layers=2, heads=2, width=16, q_width=12, q_ensemble=2, vocab_size=20, context_steps=5, num_tasks=4)
-CONFIGS = {
-    "heads of 8": SMALL,
-    "tiny": dataclasses.replace(PRESETS["tiny"].model, context_steps=5, num_tasks=4, q_init=None),
-    "odd sizes": dataclasses.replace(
-        SMALL, heads=3, width=75, q_width=41, q_ensemble=3, vocab_size=77, task_embedding=False
-    ),
-    "one wide head": dataclasses.replace(SMALL, layers=1, heads=1, width=48, q_width=33, q_ensemble=1, vocab_size=50),
-}
-LENGTHS = [1, 3, 2, 1]
-PARENTS = torch.tensor([[1, 0, 2], [1, 0, 0], [2, 2, 1], [0, 1, 2]])
-ACTIONS = torch.tensor([[[3, 8, 9], [0, 17, 2], [5, 5, 6], [1, 4, 4]], [[1, 2, 2], [9, 9, 3], [11, 4, 0], [7, 7, 7]]])
-TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
-
-
-def build(config: ModelConfig) -> WorldActionModel:
-    """A random model whose outputs vary."""
-    torch.manual_seed(0)
-    model = WorldActionModel(config)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-            elif not name.startswith("q_"):
-                parameter.mul_(15 if config.width < 30 else 6)
-            else:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    return model.eval()
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -71,52 +58,6 @@ def threads() -> Iterator[None]:
     before = _native.num_threads()
     yield
     _native.set_num_threads(before)
-
-
-def draw_context(model: WorldActionModel, lengths: list[int], seed: int = 0) -> Context:
-    generator = torch.Generator().manual_seed(seed)
-    count, longest = len(lengths), max(lengths)
-    return Context(
-        torch.randint(model.config.vocab_size, (count, longest, 36), generator=generator),
-        torch.randint(18, (count, longest), generator=generator),
-        torch.tensor(lengths),
-        torch.arange(count) % 4,
-        torch.ones(count, 18, dtype=torch.bool),
-    )
-
-
-def some_roots(context: Context, roots: list[int]) -> Context:
-    return Context(*(getattr(context, field.name)[roots] for field in dataclasses.fields(context)))
-
-
-def engine_for(model: WorldActionModel, precision="float32", instructions: str | None = None) -> NativeEngine:
-    engine = NativeEngine(model, precision, instructions)
-    engine.reserve(len(LENGTHS), 2 * PARENTS.numel())
-    return engine
-
-
-def levels(roots: list[int] | None = None) -> list[Level]:
-    """Two levels of three rows a root, the second of swapped parents; every row has a page of its own."""
-    roots = list(range(len(LENGTHS))) if roots is None else roots
-    pages = torch.arange(PARENTS.numel(), dtype=torch.int32).view(*PARENTS.shape)[roots]
-    parents = pages.gather(1, PARENTS[roots])
-    depths = torch.zeros(pages.shape, dtype=torch.int32)
-    second = torch.stack([parents, pages + PARENTS.numel()], 2)
-    return [Level(ACTIONS[0][roots], pages[:, :, None], depths), Level(ACTIONS[1][roots], second, depths + 1)]
-
-
-def run(engine: NativeEngine, context: Context, roots: list[int] | None = None, **options) -> list[Imagined]:
-    engine.encode(context if roots is None else some_roots(context, roots))
-    return [engine.imagine(level, **options) for level in levels(roots)]
-
-
-def assert_identical(left: Imagined, right: Imagined) -> None:
-    for field in dataclasses.fields(Imagined):
-        assert torch.equal(getattr(left, field.name), getattr(right, field.name)), field.name
-
-
-def pick(outcome: Imagined, roots: list[int]) -> Imagined:
-    return Imagined(*(getattr(outcome, field.name)[roots] for field in dataclasses.fields(Imagined)))
 
 
 SETS = ["bf16", "v4", "v3", "portable"]
@@ -205,43 +146,6 @@ def test_drafts_change_nothing(model: WorldActionModel, precision, sampled: bool
         for level, expected in zip(levels(), plain, strict=True):
             drafts = draft_kinds(expected.tokens, model.config.vocab_size)[name]
             assert_identical(other.imagine(level, drafts, sampling), expected)
-
-
-def test_right_drafts_finish_a_row_in_one_pass(small: WorldActionModel) -> None:
-    context, engine = draw_context(small, [2]), engine_for(small)
-    engine.encode(context)
-    level = Level(torch.tensor([[4]]), torch.tensor([[[0]]], dtype=torch.int32), torch.zeros(1, 1, dtype=torch.int32))
-    plain = engine.imagine(level)
-    assert dataclasses.astuple(engine.counters)[:5] == (1, 37, 37, 0, 0)
-    engine.imagine(level, Drafts(plain.tokens, torch.ones(1, 1, 36)))
-    assert dataclasses.astuple(engine.counters)[:5] == (2, 38, 74, 36, 36)
-    wrong = plain.tokens.clone()
-    wrong[0, 0, 10] = (wrong[0, 0, 10] + 1) % 20
-    engine.imagine(level, Drafts(wrong, torch.ones(1, 1, 36)))
-    counters = engine.counters
-    assert (counters.frames, counters.row_passes, counters.accepted) == (3, 40, 36 + 35)
-    assert counters.misses.nonzero().flatten().tolist() == [10] and counters.misses.sum() == 1
-    assert (counters.fed, counters.guessed) == (74 + 37 + 26, 36 + 36 + 25)
-
-
-def test_idle_rows_are_free_and_zero(small: WorldActionModel) -> None:
-    context, engine = draw_context(small, LENGTHS), engine_for(small)
-    whole = run(engine, context)[0]
-    engine.encode(context)
-    first = levels()[0]
-    idle = torch.tensor([[0, -1, 0], [-1, -1, -1], [0, 0, -1], [-1, 0, 0]], dtype=torch.int32)
-    table, actions = first.page_table.clone(), first.actions.clone()
-    table[idle < 0], actions[idle < 0] = 10**6, -7  # what idle rows hold is not looked at
-    before = engine.counters.frames
-    found = engine.imagine(Level(actions, table, idle))
-    assert engine.counters.frames - before == int((idle == 0).sum())
-    for field in dataclasses.fields(Imagined):
-        live, here, expected = idle == 0, getattr(found, field.name), getattr(whole, field.name)
-        assert torch.equal(here[live], expected[live]) and not here[~live].any()
-    nothing = engine.imagine(Level(actions, table, torch.full_like(idle, -1)))
-    assert not nothing.tokens.any() and not nothing.q.any()
-    assert engine.imagine(Level(actions[:0], table[:0], idle[:0])).tokens.shape == (0, 3, 36)
-    assert engine.encode(some_roots(context, [])).q.shape == (0, 18)
 
 
 def test_rows_of_mixed_depths_and_slots_in_any_order(small: WorldActionModel) -> None:
@@ -368,3 +272,10 @@ def test_recorded_imagination(row: int) -> None:
             found.append(step.q[0])
         q = np.concatenate([wanted["q_root"].reshape(1, 18), wanted["q"].reshape(-1, 18)])
         torch.testing.assert_close(torch.cat(found)[:, legal], torch.from_numpy(q)[:, legal].float(), **TOLERANCE)
+
+
+def test_bfloat16_is_near_float32(model: WorldActionModel) -> None:
+    context = draw_context(model, LENGTHS)
+    exact, rounded = (engine_for(model, precision).encode(context).q for precision in ("float32", "bfloat16"))
+    assert not torch.equal(exact, rounded)
+    torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.5)
