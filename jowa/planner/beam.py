@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jowa.model import WorldActionModel
+from jowa.planner.device_beam import OnDevice, Searched
 from jowa.planner.drafts import DraftHead
 from jowa.planner.engine import Engine, Level
 from jowa.planner.imagination import Context
 from jowa.planner.plan import Plan, PlannerConfig, PlanningError, check_configs
 from jowa.planner.rollout import Rollout
-from jowa.planner.tree import BeamTreeProtocol, describe_fault, make_beam_tree
+from jowa.planner.tree import BeamTreeProtocol, Int, describe_fault, make_beam_tree
 
 
 class BeamPlanner:
@@ -39,6 +40,7 @@ class BeamPlanner:
     ) -> None:
         self.config = config
         self.rollout = Rollout(model, config, autocast, engine, draft_head)
+        self._on_device = OnDevice(self.rollout, config) if OnDevice.possible(self.rollout) else None
 
     def plan(
         self,
@@ -54,31 +56,30 @@ class BeamPlanner:
         check_configs(configs, self.config, context, self.rollout.context_steps)
         widths = np.array([config.width for config in configs], dtype=np.int64)
         horizons = np.array([config.depth for config in configs], dtype=np.int64)
-        tree = make_beam_tree(widths, horizons, self.rollout.num_actions, self.config.gamma, self.config.respect_ends)
         caution = torch.tensor([config.uncertainty for config in configs], device=self.rollout.device)
-        self.rollout.reserve(len(configs), len(configs) * tree.pages_per_root)
-        values = self.rollout.encode(context)
-        levels: list[tuple[NDArray[np.bool_], NDArray[np.uint16]]] = []
         budget = _budget(configs)
-        self._search(tree, context, values.q - caution[:, None] * values.spread, caution, start + budget, levels)
-        actions, scores = tree.best()
-        beam = tree.beam()
-        legal = context.legal.cpu().numpy()
-        failed = {int(root): describe_fault(int(tree.failed[root])) for root in np.flatnonzero(tree.failed)}
-        plan = Plan(
-            np.where(tree.failed == 0, actions, -1),
-            scores,
-            np.where(legal, values.q.cpu().numpy(), -np.inf).astype(np.float32),
-            values.spread.cpu().numpy(),
-            np.where(beam.valid, beam.scores, np.float32(-np.inf)),
-            beam.actions,
-            tree.nodes(),
-            _by_node(levels, len(configs)) if keep_frames else None,
-            failed,
-        )
-        if failed:
+        searched = None
+        if self._on_device is not None and budget == np.inf:
+            searched = self._on_device.search(context, widths, horizons, caution)
+        if searched is None:
+            searched = self._on_host(context, widths, horizons, caution, start + budget)
+        plan = _plan_of(searched, context.legal.cpu().numpy(), keep_frames)
+        if plan.failed:
             raise PlanningError(plan)
         return plan
+
+    def _on_host(self, context: Context, widths: Int, horizons: Int, caution: Tensor, deadline: float) -> Searched:
+        """The tree on the host, which looks at every level's results."""
+        tree = make_beam_tree(widths, horizons, self.rollout.num_actions, self.config.gamma, self.config.respect_ends)
+        self.rollout.reserve(len(widths), len(widths) * tree.pages_per_root)
+        values = self.rollout.encode(context)
+        levels: list[tuple[NDArray[np.bool_], NDArray[np.uint16]]] = []
+        self._search(tree, context, values.q - caution[:, None] * values.spread, caution, deadline, levels)
+        actions, scores = tree.best()
+        return Searched(
+            actions, scores, values.q.cpu().numpy(), values.spread.cpu().numpy(), tree.beam(), tree.nodes(),
+            tree.failed, levels,
+        )  # fmt: skip
 
     def _search(
         self,
@@ -119,6 +120,22 @@ class BeamPlanner:
 def _budget(configs: Sequence[PlannerConfig]) -> float:
     """Seconds that all roots can wait: those of the least patient."""
     return min((c.milliseconds for c in configs if c.milliseconds is not None), default=np.inf) / 1000
+
+
+def _plan_of(searched: Searched, legal: NDArray[np.bool_], keep_frames: bool) -> Plan:
+    """The answer; ``legal`` (R, A)."""
+    beam, failed = searched.beam, searched.failed
+    return Plan(
+        np.where(failed == 0, searched.actions, -1),
+        searched.scores,
+        np.where(legal, searched.q, -np.inf).astype(np.float32),
+        searched.spread,
+        np.where(beam.valid, beam.scores, np.float32(-np.inf)),
+        beam.actions,
+        searched.nodes,
+        _by_node(searched.levels, len(legal)) if keep_frames else None,
+        {int(root): describe_fault(int(failed[root])) for root in np.flatnonzero(failed)},
+    )
 
 
 def _by_node(levels: list[tuple[NDArray[np.bool_], NDArray[np.uint16]]], roots: int) -> NDArray[np.uint16]:

@@ -50,6 +50,11 @@ class Rollout:
             return LastChangeDrafter(model.config, self.device)
         return CopyDrafter() if config.draft == "copy" else None
 
+    @property
+    def guesses(self) -> bool:
+        """Whether frames are guessed before they are imagined."""
+        return self._drafter is not None
+
     def reserve(self, roots: int, pages: int) -> None:
         """See :meth:`jowa.planner.engine.Engine.reserve`."""
         self.engine.reserve(roots, pages)
@@ -57,6 +62,16 @@ class Rollout:
     def encode(self, context: Context, slots: Tensor | None = None) -> Values:
         """See :meth:`jowa.planner.engine.Engine.encode`."""
         return self.engine.encode(context, slots)
+
+    def imagine_on_device(self, level: Level, parents: Tensor, tasks: Tensor, passes: int) -> tuple[Imagined, Tensor]:
+        """:meth:`imagine` in so many passes, without a look at the numbers; also bool (): whether they sufficed."""
+        assert isinstance(self.engine, TorchEngine)
+        if self._drafter is None:
+            return self.engine.imagine_on_device(level, None, passes)
+        drafts = self._drafter.propose(parents, level.actions, tasks)
+        found, finished = self.engine.imagine_on_device(level, drafts, passes)
+        self._drafter.learn(parents, level.actions, tasks, (level.depths >= 0) & finished, found.tokens)
+        return found, finished
 
     def imagine(self, level: Level, parents: Tensor, tasks: Tensor, sampling: Sampling | None = None) -> Imagined:
         """Imagine ``level``; ``parents`` int64 (R, M, 36) are the frames it starts from, ``tasks`` int64 (R,)."""

@@ -37,6 +37,8 @@ class TorchEngine:
         self.device = model.position_embedding.weight.device
         self.counters = Counters()
         self.encoded = 0
+        self.grown = 0
+        """How often the buffers moved: what was captured before points at the old ones."""
         self.autocast = autocast
         self.model = model if autocast is None else _with_linears_in(model, autocast)
         self._dtype = autocast or model.position_embedding.weight.dtype
@@ -48,6 +50,7 @@ class TorchEngine:
         if roots <= self._roots and pages <= self._pages:
             return
         self.encoded += 1
+        self.grown += 1
         self._roots, self._pages = max(roots, self._roots), max(pages, self._pages)
         config = self.model.config
         heads, width = config.heads, config.width // config.heads
@@ -94,10 +97,8 @@ class TorchEngine:
         if self.device.type != "cuda":  # there, looking would wait for the device
             self._check_pages(level)
         count, rows, slots = level.page_table.shape
-        block = 1
-        if drafts is not None and level.actions.numel():
-            block = min(TOKENS_PER_STEP, max(2, TOKENS_A_PASS.get(self.device.type, 8) // level.actions.numel()))
-        key = (count, rows, slots, block, -1 if sampling is None else 1)
+        block = self._block(level, drafts)
+        key = (count, rows, slots, block, 0 if sampling is None else 1)
         if self.device.type == "cuda":
             replay = self._replays.get(key)
             if replay is None:
@@ -109,6 +110,23 @@ class TorchEngine:
                 self.advance(state)
         self._count(state)
         return state.imagined(count, rows)
+
+    @torch.inference_mode()
+    def imagine_on_device(self, level: Level, drafts: Drafts | None, passes: int) -> tuple[Imagined, Tensor]:
+        """:meth:`imagine` in so many passes, without a look at the numbers; also bool (): whether they sufficed."""
+        check_level(level, drafts, None, self._roots)
+        count, rows, _ = level.page_table.shape
+        block = self._block(level, drafts)
+        state = _State.begin(level, drafts, None, self._pages, block, self.model.config.num_actions)
+        for _ in range(passes):
+            self.advance(state)
+        return state.imagined(count, rows), state.finished().all()
+
+    def _block(self, level: Level, drafts: Drafts | None) -> int:
+        """Tokens that a pass feeds each row."""
+        if drafts is None or not level.actions.numel():
+            return 1
+        return min(TOKENS_PER_STEP, max(2, TOKENS_A_PASS.get(self.device.type, 8) // level.actions.numel()))
 
     def advance(self, state: _State) -> None:
         """One pass: feed each row its next B tokens and keep the longest right prefix.  Static shapes, no wait."""
@@ -160,11 +178,9 @@ class TorchEngine:
             raise ValueError(f"a row would stand at step {steps}, the model has {self.model.config.context_steps}")
 
     def _count(self, state: _State) -> None:
-        """Add up what was done; on a GPU the counters stay tensors until they are read."""
+        """Add up what was done; on a GPU this waits for it, as the planner that asked will."""
         counters = self.counters
         live = state.depths >= 0
-        if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-            return
         counters.frames += int(live.sum())
         counters.row_passes += int(state.passes[live].sum())
         counters.fed += int(state.fed_in_all[live].sum())
@@ -319,7 +335,7 @@ class _Replay:
             torch.zeros(*shape, slots, dtype=torch.int32, device=device),
             torch.full(shape, -1, dtype=torch.int32, device=device),
         )
-        sampling = Sampling(torch.zeros(shape, dtype=torch.int64, device=device)) if sampled > 0 else None
+        sampling = Sampling(torch.zeros(shape, dtype=torch.int64, device=device)) if sampled else None
         self.temperature = 1.0
         self.state = _State.begin(level, None, sampling, engine._pages, self.block, engine.model.config.num_actions)
         self.graph: torch.cuda.CUDAGraph | None = None
