@@ -9,6 +9,7 @@ import json
 import platform
 import re
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ import torch
 from jowa.devices import device_name
 
 RESULTS = Path(__file__).parent / "results"
+# Benchmarks share modules, also when pytest is called by its own name; behind everything else on the path.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 
 class Comparison:
