@@ -236,7 +236,7 @@ def test_the_tree_takes_little_of_a_decision(compare, monkeypatch: pytest.Monkey
 
     from jowa.planner.tree import NativeBeamTree
 
-    for name in ("__init__", "expand", "keep", "finished", "best", "beam", "nodes"):
+    for name in ("__init__", "expand", "keep", "best", "beam", "nodes"):
         monkeypatch.setattr(NativeBeamTree, name, timed("tree", getattr(NativeBeamTree, name)))
     engine = type(planner.rollout.engine)
     for name in ("encode", "imagine"):
