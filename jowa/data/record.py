@@ -22,7 +22,7 @@ from jowa.data.schema import get_layout
 from jowa.data.workers import local_workers, plain_failures
 from jowa.data.writer import EpisodeWriter
 from jowa.env.atari import AtariEnv, AtariOptions
-from jowa.env.experts.policies import EXPERTS_VERSION, default_mixture, make_policy
+from jowa.env.experts.policies import AGENTS, EXPERTS_VERSION, default_mixture, make_policy
 from jowa.errors import UsageError
 from jowa.games import get_game
 from jowa.progress import steps_progress
@@ -41,8 +41,9 @@ class RecordConfig:
     """Agent steps per game (four emulator frames each); whole episodes are played until there are at least as many."""
     policies: tuple[str, ...] = ()
     """Who plays: random, expert, follower (a plainer script), lookahead (any game, about 100 steps a second), each of
-    the three also with :NOISE (share of random actions, 0 to 1), or agent:PATH. Episode k is played by policy k modulo
-    their number. Default: a mixture of good, middling and bad play where docs/players.md lists one, else random."""
+    the three also with :NOISE (share of random actions, 0 to 1), or agent:PATH (a trained agent; agent-beam:PATH and
+    agent-mcts:PATH: with planning). Episode k is played by policy k modulo their number. Default: a mixture of good,
+    middling and bad play where docs/players.md lists one, else random."""
     sticky: float = 0.25
     """Probability, per emulator frame, that the previous action is repeated."""
     max_steps: int = 27_000
@@ -88,7 +89,7 @@ def _weights_of_agents(policies: Sequence[str]) -> dict[str, Any]:
     for spec in policies:
         kind, _, path = spec.partition(":")
         weights = Path(path) / "model.safetensors"
-        if kind == "agent" and weights.is_file():
+        if kind in AGENTS and weights.is_file():
             with weights.open("rb") as file:
                 digests[spec] = hashlib.file_digest(file, "sha256").hexdigest()
     return {"agents": digests} if digests else {}
@@ -176,7 +177,7 @@ def record(config: RecordConfig, progress: bool = True) -> Summary:
     """
     for game in config.games:
         for policy in config.mixture(game):
-            if not policy.startswith("agent:"):  # loading an agent is the player's work
+            if policy.partition(":")[0] not in AGENTS:  # loading an agent is the player's work
                 make_policy(policy, game)
     with plain_failures(config.out, "finished episodes"), EpisodeWriter.open(config.out, config.layout) as writer:
         _agree_on_settings(writer, config)

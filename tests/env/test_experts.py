@@ -14,6 +14,7 @@ from jowa.env.experts.base import fold
 from jowa.env.experts.policies import DEFAULT_MIXTURES
 from jowa.errors import UsageError
 from jowa.games import GAMES, get_game
+from jowa.planner import PlannerConfig
 
 
 def play(game: str, spec: str, seed: int, steps: int) -> tuple[float, list[int]]:
@@ -127,7 +128,8 @@ def test_mistakes_in_a_specification(spec, game, message) -> None:
         make_policy(spec, game)
 
 
-def test_a_trained_agent_plays_through_the_same_verbs(monkeypatch) -> None:
+@pytest.mark.parametrize(("kind", "planner"), [("agent", "none"), ("agent-beam", "beam"), ("agent-mcts", "mcts")])
+def test_a_trained_agent_plays_through_the_same_verbs(monkeypatch, kind: str, planner: str) -> None:
     calls: list[object] = []
 
     class Player:
@@ -142,7 +144,7 @@ def test_a_trained_agent_plays_through_the_same_verbs(monkeypatch) -> None:
             calls.append(("took", slots, actions.tolist()))
 
     class Agent:
-        planning = SimpleNamespace(context=8)
+        planning = SimpleNamespace(context=8, planner=PlannerConfig("beam", 5))
 
         @classmethod
         def load(cls, path: str):
@@ -150,19 +152,16 @@ def test_a_trained_agent_plays_through_the_same_verbs(monkeypatch) -> None:
             return cls()
 
         def player(self, games, planner, context):
-            calls.append(("player", games, planner.name, context))
+            calls.append(("player", games, planner.name, planner.width, context))
             return Player()
 
     module = ModuleType("jowa.agent")
     module.Agent = Agent
-    plan = ModuleType("jowa.planner.plan")
-    plan.PlannerConfig = SimpleNamespace
     monkeypatch.setitem(sys.modules, "jowa.agent", module)
-    monkeypatch.setitem(sys.modules, "jowa.planner.plan", plan)
-    policy = make_policy("agent:/some/folder", "Pong")
+    policy = make_policy(f"{kind}:/some/folder", "Pong")
     policy.reset(9)
     assert policy.act(np.zeros((84, 84), np.uint8), AtariEnv("Pong")) == 3
-    assert calls == [("load", "/some/folder"), ("player", ["Pong"], "none", 8), ("reset", 0), ("took", [0], [3])]
+    assert calls == [("load", "/some/folder"), ("player", ["Pong"], planner, 5, 8), ("reset", 0), ("took", [0], [3])]
 
 
 def test_fold_bounces_between_walls() -> None:

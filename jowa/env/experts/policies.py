@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -117,16 +118,20 @@ class NoisyPolicy:
         return wanted
 
 
-class _AgentPolicy:
-    """A trained agent behind the same two verbs: greedy in Q, with its own length of memory; it sees frames only."""
+AGENTS = {"agent": "none", "agent-beam": "beam", "agent-mcts": "mcts"}
+"""Specifications of a trained agent, and the planner that each plays with."""
 
-    def __init__(self, path: str, game: str) -> None:
+
+class _AgentPolicy:
+    """A trained agent behind the same two verbs, with its own memory and settings; it sees frames only."""
+
+    def __init__(self, path: str, game: str, planner: str) -> None:
         # Late and by name: env stands below agent, and recording scripts must not import torch.
         from importlib import import_module
 
-        planner = import_module("jowa.planner.plan").PlannerConfig(name="none")
         agent: Any = import_module("jowa.agent").Agent.load(path)
-        self._player: Any = agent.player([game], planner, agent.planning.context)
+        settings = replace(agent.planning.planner, name=planner)
+        self._player: Any = agent.player([game], settings, agent.planning.context)
 
     def reset(self, seed: int) -> None:
         """See :class:`Policy`."""
@@ -147,15 +152,16 @@ def make_policy(spec: str, game: str) -> Policy:
     ``random``: uniformly random legal actions.  ``expert``: the game's script.  ``expert:0.1``: the script,
     with a random legal action at 10% of the steps.  ``follower``, ``follower:0.1``: the same with the plainer
     script that a network imitates within minutes.  ``lookahead``, ``lookahead:0.1``: whoever tries plans in a
-    simulator, in any game.  ``agent:PATH``: the trained agent in the folder PATH.
+    simulator, in any game.  ``agent:PATH``: the trained agent in the folder PATH, greedy in Q; ``agent-beam:PATH`` and
+    ``agent-mcts:PATH``: the same with planning.
     Raises :class:`UsageError` for another specification or a game without a script.
     """
     legal = get_game(game).legal_actions
     kind, _, argument = spec.partition(":")
     if kind == "random" and not argument:
         return NoisyPolicy(None, 1.0, legal)
-    if kind == "agent" and argument:
-        return _AgentPolicy(argument, game)
+    if kind in AGENTS and argument:
+        return _AgentPolicy(argument, game, AGENTS[kind])
     if kind in SCRIPTS:
         scripts = SCRIPTS[kind]
         if game not in scripts:
@@ -167,7 +173,7 @@ def make_policy(spec: str, game: str) -> Policy:
         return NoisyPolicy(LookAhead(get_game(game)), _noise(spec, argument), legal)
     raise UsageError(
         f"unknown policy {spec!r}: expected random, expert, expert:NOISE (0 to 1), follower, follower:NOISE, "
-        "lookahead, lookahead:NOISE or agent:PATH"
+        "lookahead, lookahead:NOISE, agent:PATH, agent-beam:PATH or agent-mcts:PATH"
     )
 
 
