@@ -92,13 +92,13 @@ struct KeptSlots {
 };
 
 JOWA_HD inline TreeFault check_legal_q(const float* q, const std::uint8_t* legal, std::int64_t num_actions) {
-  bool any = false;
+  // Without branches, so that compilers vectorise it.
+  std::uint8_t any = 0, bad = 0;
   for (std::int64_t a = 0; a < num_actions; ++a) {
-    if (!legal[a]) continue;
-    any = true;
-    if (is_nan(q[a])) return TreeFault::bad_q;
+    any |= legal[a];
+    bad |= static_cast<std::uint8_t>(legal[a] & static_cast<std::uint8_t>(is_nan(q[a])));
   }
-  return any ? TreeFault::none : TreeFault::no_legal_action;
+  return bad ? TreeFault::bad_q : any ? TreeFault::none : TreeFault::no_legal_action;
 }
 
 // Writes the indices of the `limit` largest legal q into `actions`, best first, ties to the lowest index;

@@ -29,7 +29,7 @@ struct Field {
   std::string name;
   char kind;  // 'i' int32, 'l' int64, 'f' float32, 'd' float64, 'b' bytes that are 0 or 1
   std::vector<std::int64_t> shape;
-  std::size_t offset;
+  std::size_t offset, bytes;
 };
 
 template <typename T>
@@ -45,6 +45,13 @@ constexpr char kind_of<double>() { return 'd'; }
 template <>
 constexpr char kind_of<std::uint8_t>() { return 'b'; }
 
+// Bytes between two arrays; the fuzzer forbids them, so that the address sanitizer sees who writes past an array's end.
+#ifdef __SANITIZE_ADDRESS__
+constexpr std::size_t kGuardBytes = 64;
+#else
+constexpr std::size_t kGuardBytes = 0;
+#endif
+
 // The arrays of `view` in their order in memory, each on a cache line of its own; points them into `base` if given.
 template <typename View>
 std::vector<Field> lay_out(View& view, std::byte* base, std::size_t* bytes) {
@@ -54,8 +61,8 @@ std::vector<Field> lay_out(View& view, std::byte* base, std::size_t* bytes) {
     std::size_t size = sizeof(T);
     for (const std::int64_t extent : shape) size *= static_cast<std::size_t>(extent);
     pointer = base ? reinterpret_cast<T*>(base + offset) : nullptr;
-    fields.push_back({name, kind_of<T>(), shape, offset});
-    offset += (size + 63) / 64 * 64;
+    fields.push_back({name, kind_of<T>(), shape, offset, size});
+    offset += (size + 63) / 64 * 64 + kGuardBytes;
   });
   *bytes = offset;
   return fields;

@@ -10,10 +10,10 @@
 namespace jowa {
 namespace {
 
-// A thread should have at least so much to do, in numbers looked at: waking one costs tens of microseconds. The fuzzer
-// sets 1, to have several threads at every step.
+// A thread should have at least so much to do, in numbers looked at, about one a nanosecond: waking a thread costs tens
+// of microseconds. The fuzzer sets 1, to have several threads at every step.
 #ifndef JOWA_NUMBERS_PER_THREAD
-#define JOWA_NUMBERS_PER_THREAD (1 << 14)
+#define JOWA_NUMBERS_PER_THREAD (1 << 17)
 #endif
 constexpr std::int64_t kNumbersPerThread = JOWA_NUMBERS_PER_THREAD;
 
@@ -77,14 +77,14 @@ void BeamTree::reset(Stream stream) {
 }
 
 void BeamTree::expand(const float* q, const std::uint8_t* legal, const Proposals& out, Stream stream) {
-  const std::int64_t numbers = view_.slots(level_) * (2 * view_.actions + view_.width * view_.table_slots());
+  const std::int64_t numbers = view_.slots(level_) * (4 * view_.actions + 8 * view_.width * view_.table_slots());
   for_each_root(ExpandBeam{view_, level_, q, legal, out}, view_.roots, numbers, cuda_, stream);
   pending_ = true;
 }
 
 void BeamTree::keep(const float* rewards, const std::uint8_t* ends, const float* values, const KeptSlots& out,
                     Stream stream) {
-  const std::int64_t numbers = children() * 8 + view_.pages;
+  const std::int64_t numbers = children() * 32 + view_.pages;
   for_each_root(KeepBeam{view_, level_, discount_, rewards, ends, values, out}, view_.roots, numbers, cuda_, stream);
   ++level_;
   discount_ *= view_.gamma;

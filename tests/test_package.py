@@ -110,7 +110,7 @@ def test_the_sdist_holds_links_as_files_and_all_that_a_wheel_needs(copy: Path):
     with tarfile.open(archive) as tar:
         files = {member.name.partition("/")[2] for member in tar if member.isfile()}
         assert not [member.name for member in tar if member.issym() or member.islnk()]
-    native = {f"csrc/{name}" for name in ("tree.h", "beam.cpp", "bindings.cpp")}
+    native = {f"csrc/{name}" for name in ("tree.h", "trees.cpp", "bindings.cpp", "cuda/trees.cu")}
     assert files >= native | {
         "jowa/kernels/__init__.py",
         "jowa/viewer/__init__.py",

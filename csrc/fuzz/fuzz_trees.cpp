@@ -10,6 +10,10 @@
 #include <set>
 #include <vector>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
+
 #include "../parallel.h"
 #include "../trees.h"
 
@@ -61,6 +65,19 @@ std::vector<std::int64_t> integers(std::int64_t count, std::int64_t least, std::
   return numbers;
 }
 
+// Memory for a tree's state; what lies between its arrays is forbidden under the address sanitizer.
+template <typename Tree>
+std::vector<std::uint64_t> attach(Tree& tree) {
+  std::vector<std::uint64_t> state(tree.state_bytes() / 8 + 1);
+  auto* base = reinterpret_cast<std::byte*>(state.data());
+  tree.attach(base);
+#ifdef __SANITIZE_ADDRESS__
+  for (const jowa::Field& field : tree.fields())
+    __asan_poison_memory_region(base + field.offset + field.bytes, jowa::kGuardBytes);
+#endif
+  return state;
+}
+
 // Every valid row's pages are its root's own, each once in the row, its own page shared with no other row.
 void check_tables(const std::vector<std::uint8_t>& valid, const std::vector<std::int32_t>& table,
                   const std::vector<std::int32_t>& depths, std::int64_t roots, std::int64_t rows, std::int64_t columns,
@@ -104,8 +121,7 @@ void search_beam() {
   const std::int64_t roots = between(1, 6), actions = between(1, 7);
   const auto widths = integers(roots, 1, 5), horizons = integers(roots, 0, 4);
   BeamTree tree(widths, horizons, actions, chance(0.2) ? 0.0 : 0.99, chance(0.7), false);
-  std::vector<std::uint64_t> state(tree.state_bytes() / 8 + 1);
-  tree.attach(reinterpret_cast<std::byte*>(state.data()));
+  const auto state = attach(tree);
   const jowa::BeamView& v = tree.view();
   for (std::int64_t root = 0; root < roots; ++root) {
     v.widths[root] = static_cast<std::int32_t>(widths[root]);
@@ -191,8 +207,7 @@ void search_mcts() {
   const std::int64_t roots = between(1, 6), actions = between(1, 7), deepest = between(1, 6);
   const jowa::MCTSSettings settings{0.99, 1.0, 1.25, 19652.0, chance(0.7), chance(0.5), 50.0, 1.0};
   MCTSTree tree(roots, between(1, 24), actions, settings, false);
-  std::vector<std::uint64_t> state(tree.state_bytes() / 8 + 1);
-  tree.attach(reinterpret_cast<std::byte*>(state.data()));
+  const auto state = attach(tree);
   tree.reset(0);
   const double faulty = chance(0.7) ? 0.0 : 0.005;
   for (std::int64_t again = between(1, 3); again; --again) {

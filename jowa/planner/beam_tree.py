@@ -20,6 +20,7 @@ from jowa.planner.tree_state import (
     Int,
     Int32,
     addresses,
+    array_argument,
     check,
     check_at_least,
     check_unit,
@@ -195,12 +196,12 @@ class NativeBeamTree:
         if not self._tree.pending() and self._tree.finished():
             raise RuntimeError("the search is finished: read best() or beam(), or reset()")
         expansion, where = self._expansions[self._tree.level > 0]
-        self._tree.expand(_array(q), _array(legal), *where)
+        self._tree.expand(array_argument(q), array_argument(legal), *where)
         return expansion
 
     def keep(self, rewards: Float, ends: Bool, values: Float) -> Kept:
         """See :meth:`BeamTreeProtocol.keep`."""
-        self._tree.keep(_array(rewards), _array(ends), _array(values), *self._kept_addresses)
+        self._tree.keep(array_argument(rewards), array_argument(ends), array_argument(values), *self._kept_addresses)
         return self._kept
 
     def best(self) -> tuple[Int, Float]:
@@ -228,13 +229,6 @@ def _empty_expansion(roots: int, children: int, horizon: int) -> Expansion:
         page_table=np.empty((*rows, max(horizon, 1)), np.int32),
         depths=np.empty(rows, np.int32),
     )
-
-
-def _array(argument: object) -> object:
-    """The argument unless it is a number, which the native core would take for an address."""
-    if isinstance(argument, int):
-        raise TypeError(f"expected a NumPy array, got the number {argument}")
-    return argument
 
 
 def beam_of(arrays: Arrays, horizon: int) -> Beam:

@@ -35,6 +35,7 @@ from jowa.planner.tree_state import (
     Int,
     Int32,
     addresses,
+    array_argument,
     check,
     check_at_least,
     check_unit,
@@ -275,15 +276,8 @@ class NativeMCTSTree:
     ) -> None:
         """See :meth:`MCTSTreeProtocol.start`."""
         check_budget(self.settings, budget)
-        roots, edges = (self.num_roots,), (self.num_roots, self.num_actions)
-        for name, array, dtype, shape in (
-            ("active", active, np.bool_, roots), ("q", q, np.float32, edges), ("legal", legal, np.bool_, edges),
-            ("max_depth", max_depth, np.int64, roots), ("priors", priors, np.float32, edges),
-            ("gumbel", gumbel, np.float32, edges), ("budget", budget, np.int64, roots),
-            ("considered", considered, np.int64, roots),
-        ):  # fmt: skip
-            if array is not None or name in ("active", "q", "legal", "max_depth"):
-                check(name, array, dtype, shape)
+        for argument in (active, q, legal, max_depth, priors, gumbel, budget, considered):
+            array_argument(argument)
         self._tree.start(active, q, legal, max_depth, priors, gumbel, budget, considered)
         others = bool((self._arrays["count"][~active] > 0).any())
         self._columns = greatest_depth(max_depth, active, self._columns, others)
@@ -300,11 +294,7 @@ class NativeMCTSTree:
 
     def backup(self, rewards: Float, ends: Bool, q: Float) -> None:
         """See :meth:`MCTSTreeProtocol.backup`."""
-        rows = self._selection.valid.shape if self._selection else (self.num_roots, 1)
-        check("rewards", rewards, np.float32, rows)
-        check("ends", ends, np.bool_, rows)
-        check("q", q, np.float32, (*rows, self.num_actions))
-        self._tree.backup(rewards, ends, q)
+        self._tree.backup(array_argument(rewards), array_argument(ends), array_argument(q))
 
     def simulations(self) -> Int:
         """See :meth:`MCTSTreeProtocol.simulations`."""
@@ -326,12 +316,8 @@ class NativeMCTSTree:
 
     def advance(self, mask: Bool, actions: Int, gumbel: Float | None = None) -> Bool:
         """See :meth:`MCTSTreeProtocol.advance`."""
-        check("mask", mask, np.bool_, (self.num_roots,))
-        check("actions", actions, np.int64, (self.num_roots,))
-        if gumbel is not None:
-            check("gumbel", gumbel, np.float32, (self.num_roots, self.num_actions))
         kept = np.empty(self.num_roots, np.bool_)
-        self._tree.advance(mask, actions, gumbel, kept.ctypes.data)
+        self._tree.advance(array_argument(mask), array_argument(actions), array_argument(gumbel), kept.ctypes.data)
         return kept
 
     def origins(self) -> Int32:

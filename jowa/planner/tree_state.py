@@ -61,6 +61,13 @@ def check(name: str, array: object, dtype: type[np.generic], shape: tuple[int, .
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
 
 
+def array_argument(argument: object) -> object:
+    """The argument, for the native core to check; a number is refused, which it would take for an address."""
+    if isinstance(argument, int):
+        raise TypeError(f"expected a NumPy array, got the number {argument}")
+    return argument
+
+
 def check_at_least(name: str, value: int, least: int) -> None:
     """Raise a ValueError that names the argument unless ``value`` is at least ``least``."""
     if value < least:
