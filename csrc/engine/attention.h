@@ -31,16 +31,16 @@ JOWA_INLINE void score_blocks(const AttentionCall& call, const float* const* que
   const std::int64_t block = static_cast<std::int64_t>(call.width) * kBlock;
   for (int j = 0; j < call.dims; ++j) {
     Floats taken[Blocks];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int b = 0; b < Blocks; ++b) taken[b] = load(keys + b * block + j * kBlock);
 #pragma GCC unroll 8
     for (int q = 0; q < Queries; ++q)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int b = 0; b < Blocks; ++b) sums[q][b] = sums[q][b] + taken[b] * splat(query[q][j]);
   }
 #pragma GCC unroll 8
   for (int q = 0; q < Queries; ++q)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int b = 0; b < Blocks; ++b) store(scores[q] + b * kBlock, sums[q][b] * splat(call.scale));
 }
 
@@ -51,12 +51,19 @@ __attribute__((noinline)) void score(const AttentionCall& call, const float* con
   float* at[Queries] = {};
   for (int q = 0; q < Queries; ++q) at[q] = scores[q];
   const std::int64_t block = static_cast<std::int64_t>(call.width) * kBlock;
+  constexpr int kMany = Queries * 4 <= kQueries ? 4 : 2;  // at a time, as registers allow
+  const auto take = [&]<int Blocks>(std::int64_t& b) {
+    score_blocks<Queries, Blocks>(call, query, keys + b * block, at);
+    for (int q = 0; q < Queries; ++q) at[q] += Blocks * kBlock;
+    b += Blocks;
+  };
   std::int64_t b = 0;
-  for (; b + 2 <= blocks; b += 2) {
-    score_blocks<Queries, 2>(call, query, keys + b * block, at);
-    for (int q = 0; q < Queries; ++q) at[q] += 2 * kBlock;
+  while (b + kMany <= blocks) take.template operator()<kMany>(b);
+  if constexpr (kMany > 2) {
+    if (b + 3 <= blocks) take.template operator()<3>(b);
   }
-  if (b < blocks) score_blocks<Queries, 1>(call, query, keys + b * block, at);
+  if (b + 2 <= blocks) take.template operator()<2>(b);
+  if (b < blocks) take.template operator()<1>(b);
 }
 
 template <int Queries, int Vectors>

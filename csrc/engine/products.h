@@ -24,6 +24,12 @@ constexpr int kPanelVectors = kPanel / kLanes;
 constexpr std::int64_t kDepth = 1024;
 constexpr std::int64_t kStepBytes = kPanel * 4;  // of a panel: 32 weights in float32, 32 pairs of them in bfloat16
 
+#ifdef JOWA_BF16
+constexpr bool kMultipliesPairs = true;  // an instruction for two products of bfloat16
+#else
+constexpr bool kMultipliesPairs = false;
+#endif
+
 struct Float32 {
   using Element = float;
   static constexpr int kInputs = 1;  // taken together
