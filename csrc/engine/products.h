@@ -15,9 +15,12 @@ namespace jowa::engine::JOWA_ISA {
 #if defined(__AVX512F__)
 constexpr int kTileRows = 12, kLeastVectors = 2;
 constexpr int most_vectors(int rows) { return rows <= 2 ? 8 : rows <= 6 ? 4 : 2; }
+#elif defined(__aarch64__)
+constexpr int kTileRows = 6, kLeastVectors = 4;
+constexpr int most_vectors(int rows) { return rows <= 3 ? 8 : 4; }
 #else
-constexpr int kTileRows = 6, kLeastVectors = 1;
-constexpr int most_vectors(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
+constexpr int kTileRows = 6, kLeastVectors = 2;
+constexpr int most_vectors(int rows) { return rows == 1 ? 8 : rows <= 3 ? 4 : 2; }
 #endif
 constexpr int kPanelVectors = kPanel / kLanes;
 // Inputs that are summed before their sum is added: a long panel would not stay in the cache from tile to tile.
