@@ -86,8 +86,8 @@ struct Stretch {
 
 // apply(element of y, sum) for all of a tile.
 template <typename Element, int Rows, int Vectors, typename Apply>
-JOWA_INLINE void each(const ProductCall& call, std::int64_t row, std::int64_t output, const Floats (&sums)[Rows][Vectors],
-                      Apply apply) {
+JOWA_INLINE void each(const ProductCall& call, std::int64_t row, std::int64_t output,
+                      const Floats (&sums)[Rows][Vectors], Apply apply) {
   Element* y = static_cast<Element*>(call.y) + row * call.y_stride + output;
   for (int r = 0; r < Rows; ++r, y += call.y_stride)
 #pragma GCC unroll 8
