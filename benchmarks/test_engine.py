@@ -1,7 +1,8 @@
 """The native engine beside the plain imagination and torch's own products, and its share of what the machine could do.
 
 The least that a pass can take: its weights' bytes at the bandwidth of memory, or its multiply-adds at the peak of the
-processor, whichever is longer; both are measured here, in the same minute.  Attention and heads come on top.
+processor, whichever is longer; both are measured here, in the same minute (of weights that a cache may hold, the
+second alone).  Attention and heads come on top.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def test_passes(compare, model, bandwidth: float, precision: str) -> None:
     native = engine._engine
     peak = max(_native.peak(precision == "bfloat16") for _ in range(5))
     width = native.pass_bytes / native.pass_products
-    cached = native.pass_bytes < 16e6  # then memory is no limit
+    cached = native.pass_bytes < 100e6  # the last cache holds much of them: memory is no limit
     for rows in ROWS:
         level = level_of(rows)
         seconds = median_seconds(lambda level=level: engine.imagine(level), 20 if name == "tiny" else 3) / 37
