@@ -3,6 +3,10 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <vector>
@@ -152,9 +156,24 @@ py::array_t<float> apply(const std::string& function, const py::object& object, 
   return y;
 }
 
+// Multiply-adds a second of all threads together, without memory.
+double peak(bool bfloat16) {
+  constexpr std::int64_t kRounds = 1 << 20;
+  const Kernels* kernels = jowa::engine::find_kernels(nullptr);
+  const py::gil_scoped_release release;
+  const auto start = std::chrono::steady_clock::now();
+  std::atomic<std::int64_t> total{0};
+  jowa::run_team(jowa::num_threads(), [&](jowa::Team&, int) {
+    float out = 0.0F;
+    total += kernels->saturate[bfloat16](kRounds, &out);
+  });
+  return static_cast<double>(total) / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
 }  // namespace
 
 void bind_engine(py::module_& module) {
+  module.def("peak", &peak, py::arg("bfloat16"));
   module.def("apply", &apply, py::arg("function"), py::arg("x"), py::arg("instructions") = py::none());
   py::class_<Engine>(module, "Engine", "A transformer's inference; jowa.planner.engine.Engine is its contract.")
       .def(py::init(&make), py::kw_only(), py::arg("layers"), py::arg("heads"), py::arg("width"), py::arg("vocab"),

@@ -24,39 +24,45 @@ struct Tile {
 
 inline std::int64_t blocks_of(std::int64_t keys) { return (keys + kBlock - 1) / kBlock; }
 
-template <int Queries, int Blocks>
-JOWA_INLINE void score_blocks(const AttentionCall& call, const float* const* query, const float* keys,
-                              float* const* scores) {
-  Floats sums[Queries][Blocks] = {};
-  const std::int64_t block = static_cast<std::int64_t>(call.width) * kBlock;
+constexpr int kBlockVectors = kBlock / kLanes;
+
+// Scores of `Queries` queries against `Vectors` vectors of keys, the first of which is number `first`.
+template <int Queries, int Vectors>
+JOWA_INLINE void score_part(const AttentionCall& call, const float* const* query, const float* keys,
+                            std::int64_t first, float* const* scores) {
+  Floats sums[Queries][Vectors] = {};
+  const float* from[Vectors] = {};
+#pragma GCC unroll 4
+  for (int v = 0; v < Vectors; ++v)
+    from[v] = keys + (first + v) / kBlockVectors * call.width * kBlock + (first + v) % kBlockVectors * kLanes;
   for (int j = 0; j < call.dims; ++j) {
-    Floats taken[Blocks];
-#pragma GCC unroll 2
-    for (int b = 0; b < Blocks; ++b) taken[b] = load(keys + b * block + j * kBlock);
+    Floats taken[Vectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) taken[v] = load(from[v] + j * kBlock);
 #pragma GCC unroll 8
     for (int q = 0; q < Queries; ++q)
-#pragma GCC unroll 2
-      for (int b = 0; b < Blocks; ++b) sums[q][b] = sums[q][b] + taken[b] * splat(query[q][j]);
+#pragma GCC unroll 4
+      for (int v = 0; v < Vectors; ++v) sums[q][v] = sums[q][v] + taken[v] * splat(query[q][j]);
   }
 #pragma GCC unroll 8
   for (int q = 0; q < Queries; ++q)
-#pragma GCC unroll 2
-    for (int b = 0; b < Blocks; ++b) store(scores[q] + b * kBlock, sums[q][b] * splat(call.scale));
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) store(scores[q] + (first + v) * kLanes, sums[q][v] * splat(call.scale));
 }
 
 // Scores of `Queries` queries against whole blocks of keys.
 template <int Queries>
 __attribute__((noinline)) void score(const AttentionCall& call, const float* const* query, const float* keys,
                                      std::int64_t blocks, float* const* scores) {
-  float* at[Queries] = {};
-  for (int q = 0; q < Queries; ++q) at[q] = scores[q];
-  const std::int64_t block = static_cast<std::int64_t>(call.width) * kBlock;
-  std::int64_t b = 0;
-  for (; b + 2 <= blocks; b += 2) {
-    score_blocks<Queries, 2>(call, query, keys + b * block, at);
-    for (int q = 0; q < Queries; ++q) at[q] += 2 * kBlock;
+  constexpr int kMany = Queries * 4 <= kQueries ? 4 : 2;  // vectors at a time, as registers allow
+  const std::int64_t vectors = blocks * kBlockVectors;
+  std::int64_t v = 0;
+  for (; v + kMany <= vectors; v += kMany) score_part<Queries, kMany>(call, query, keys, v, scores);
+  if constexpr (kMany > 2) {
+    if (v + 3 == vectors) return score_part<Queries, 3>(call, query, keys, v, scores);
+    if (v + 2 == vectors) return score_part<Queries, 2>(call, query, keys, v, scores);
   }
-  if (b < blocks) score_blocks<Queries, 1>(call, query, keys + b * block, at);
+  if (v < vectors) score_part<Queries, 1>(call, query, keys, v, scores);
 }
 
 template <int Queries, int Vectors>
@@ -116,14 +122,14 @@ inline void hide(float* scores, std::int64_t first, std::int64_t last) {
 }
 
 // Turns scores into weights that are not divided by their sum yet; returns that sum.
-inline float soften(float* scores, std::int64_t blocks) {
+inline float soften(float* scores, std::int64_t count) {
   Floats most = load(scores);
-  for (std::int64_t b = 1; b < blocks; ++b) most = larger(most, load(scores + b * kBlock));
+  for (std::int64_t i = kLanes; i < count; i += kLanes) most = larger(most, load(scores + i));
   const Floats top = splat(largest(most));
   Floats total = {};
-  for (std::int64_t b = 0; b < blocks; ++b) {
-    const Floats weight = exp(load(scores + b * kBlock) - top);
-    store(scores + b * kBlock, weight);
+  for (std::int64_t i = 0; i < count; i += kLanes) {
+    const Floats weight = exp(load(scores + i) - top);
+    store(scores + i, weight);
     total = total + weight;
   }
   return sum(total);
@@ -178,7 +184,7 @@ void attend_tile(const AttentionCall& call, const Tile& tile) {
   });
   float totals[kQueries] = {};
   for (int q = 0; q < tile.size; ++q) {
-    totals[q] = soften(scores[q], places[q] / kBlock);
+    totals[q] = soften(scores[q], places[q]);
     for (std::int64_t j = 0; j < call.width; j += kLanes) store(sums[q] + j, Floats{});
   }
   walk(call, tile, places, [&](int first, int count, const float*, const float* values, const std::int64_t* seen) {

@@ -109,10 +109,11 @@ void Engine::plan_contexts(const ContextView& context, std::int64_t first, std::
 
 void Engine::encode(const ContextView& context, float* q, float* spread) {
   check(context);
-  forward_.make_room(num_threads());
+  const int threads = num_threads();  // once: a team must not be larger than the room that was made for it
+  forward_.make_room(threads);
   const std::int64_t actions = model_.sizes.actions;
   std::int64_t first = 0, last = 0;
-  run_team(num_threads(), [&](Team& team, int rank) {
+  run_team(threads, [&](Team& team, int rank) {
     for (;;) {
       if (!rank) {
         first = last;
@@ -132,7 +133,7 @@ void Engine::encode(const ContextView& context, float* q, float* spread) {
   });
 }
 
-double Engine::time_pass(std::int32_t tokens) {
+double Engine::time_pass(std::int32_t tokens, int threads) {
   const auto root = static_cast<std::int32_t>(num_roots_), page = static_cast<std::int32_t>(num_pages_);
   lengths_[static_cast<std::size_t>(root)] = 1;
   double best = 1e9;
@@ -141,7 +142,7 @@ double Engine::time_pass(std::int32_t tokens) {
     for (std::int32_t i = 0; i < tokens; ++i) pass_.tokens.push_back({0, i, 0, false});
     pass_.segments.push_back({root, 0, &page, 0, tokens, 0, 0});
     const auto start = std::chrono::steady_clock::now();
-    run_team(num_threads(), [&](Team& team, int rank) {
+    run_team(threads, [&](Team& team, int rank) {
       if (!rank) forward_.prepare(pass_, lengths_);
       team.barrier();
       forward_.run(team, rank, pass_, contexts_, pages_);
@@ -154,9 +155,10 @@ double Engine::time_pass(std::int32_t tokens) {
 
 void Engine::measure() {
   if (guessing_.measured()) return;
-  forward_.make_room(num_threads());
-  const double one = time_pass(1);
-  guessing_.set_costs({one, time_pass(kStep) / kStep});
+  const int threads = num_threads();
+  forward_.make_room(threads);
+  const double one = time_pass(1, threads);
+  guessing_.set_costs({one, time_pass(kStep, threads) / kStep});
 }
 
 }  // namespace jowa::engine

@@ -79,7 +79,7 @@ class Engine {
   void decide(const LevelView& level, std::int64_t first, std::int64_t last);
   void judge(Team& team, int rank, const LevelView& level, const Imagined& out);
   std::int64_t slot_of(const ContextView& context, std::int64_t root) const;
-  double time_pass(std::int32_t tokens);
+  double time_pass(std::int32_t tokens, int threads);
 
   Model model_;
   const Kernels& kernels_;

@@ -233,8 +233,9 @@ Tally Engine::imagine(const LevelView& level, const Imagined& out) {
   for (Memory* hidden : {&first_hidden_, &last_hidden_})
     hidden->need(rows_.size() * static_cast<std::size_t>(forward_.hidden_bytes()));
   q_.need(static_cast<std::size_t>(2 * forward_.max_rows() * model_.sizes.actions) * sizeof(float));
-  forward_.make_room(num_threads());
-  run_team(num_threads(), [&](Team& team, int rank) { work(team, rank, level, out, tally); });
+  const int threads = num_threads();
+  forward_.make_room(threads);
+  run_team(threads, [&](Team& team, int rank) { work(team, rank, level, out, tally); });
   for (const Row& row : rows_) std::copy(row.tokens.begin(), row.tokens.end(), out.tokens + row.index * kFrame);
   return tally;
 }

@@ -115,6 +115,27 @@ void expect(const float* logits, const float* atoms, std::int64_t actions, std::
   }
 }
 
+template <bool PairsAtOnce>
+std::int64_t saturate(std::int64_t rounds, float* out) {
+  constexpr int kChains = kTileRows * kLeastVectors;
+  const unsigned short pair[2] = {};
+  Floats factor = {}, sums[kChains] = {};
+#pragma GCC unroll 24
+  for (int i = 0; i < kChains; ++i) sums[i] = splat(static_cast<float>(i));  // equal chains could be made one
+  for (std::int64_t round = 0; round < rounds; ++round) {
+    asm volatile("" : "+m"(factor));  // who knows what it is now: a product known before would not be made again
+#pragma GCC unroll 24
+    for (int i = 0; i < kChains; ++i)
+      sums[i] = PairsAtOnce ? BFloat16::fma(sums[i], reinterpret_cast<const Ints&>(factor), pair, 0)
+                            : sums[i] * factor + factor;
+  }
+  Floats total = {};
+#pragma GCC unroll 24
+  for (int i = 0; i < kChains; ++i) total = total + sums[i];
+  *out = sum(total);
+  return rounds * kChains * kLanes * (PairsAtOnce ? 2 : 1);
+}
+
 void function(int which, const float* x, float* y, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) {
     const Floats value = splat(x[i]);
@@ -137,6 +158,7 @@ const Kernels kTable = {
     &argmax,
     &draw,
     &expect,
+    {&saturate<false>, &saturate<kMultipliesPairs>},
     &function,
 };
 

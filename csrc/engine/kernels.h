@@ -98,6 +98,8 @@ struct Kernels {
   std::int32_t (*draw)(float* logits, std::int64_t count, float temperature, double u);  // overwrites the logits
   // Expectations over softmaxes: q[a] of logits (actions, atoms); reads up to 15 floats behind the last.
   void (*expect)(const float* logits, const float* atoms, std::int64_t actions, std::int64_t num_atoms, double* q);
+  // Multiply-adds out of registers alone, to measure what the processor can do; returns how many.
+  std::int64_t (*saturate[2])(std::int64_t rounds, float* out);
   // 0 exp, 1 erfc, 2 gelu, 3 mish, for tests.
   void (*function)(int which, const float* x, float* y, std::int64_t count);
 };

@@ -15,14 +15,23 @@ namespace jowa::engine::JOWA_ISA {
 #if defined(__AVX512F__)
 constexpr int kTileRows = 12, kLeastVectors = 2;
 constexpr int most_vectors(int rows) { return rows <= 2 ? 8 : rows <= 6 ? 4 : 2; }
+#elif defined(__aarch64__)
+constexpr int kTileRows = 6, kLeastVectors = 4;
+constexpr int most_vectors(int rows) { return rows <= 3 ? 8 : 4; }
 #else
-constexpr int kTileRows = 6, kLeastVectors = 1;
-constexpr int most_vectors(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
+constexpr int kTileRows = 6, kLeastVectors = 2;
+constexpr int most_vectors(int rows) { return rows == 1 ? 8 : rows <= 3 ? 4 : 2; }
 #endif
 constexpr int kPanelVectors = kPanel / kLanes;
 // Inputs that are summed before their sum is added: a long panel would not stay in the cache from tile to tile.
 constexpr std::int64_t kDepth = 1024;
 constexpr std::int64_t kStepBytes = kPanel * 4;  // of a panel: 32 weights in float32, 32 pairs of them in bfloat16
+
+#ifdef JOWA_BF16
+constexpr bool kMultipliesPairs = true;  // an instruction for two products of bfloat16
+#else
+constexpr bool kMultipliesPairs = false;
+#endif
 
 struct Float32 {
   using Element = float;
@@ -77,8 +86,8 @@ struct Stretch {
 
 // apply(element of y, sum) for all of a tile.
 template <typename Element, int Rows, int Vectors, typename Apply>
-JOWA_INLINE void each(const ProductCall& call, std::int64_t row, std::int64_t output, const Floats (&sums)[Rows][Vectors],
-                      Apply apply) {
+JOWA_INLINE void each(const ProductCall& call, std::int64_t row, std::int64_t output,
+                      const Floats (&sums)[Rows][Vectors], Apply apply) {
   Element* y = static_cast<Element*>(call.y) + row * call.y_stride + output;
   for (int r = 0; r < Rows; ++r, y += call.y_stride)
 #pragma GCC unroll 8

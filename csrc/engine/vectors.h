@@ -1,33 +1,47 @@
-// Vectors of 16 floats and the functions of them that a transformer needs. Compiled once an instruction set, each in a
+// Vectors of floats and the functions of them that a transformer needs. Compiled once an instruction set, each in a
 // namespace of its own (JOWA_ISA), so nothing of one can be linked into another: no standard header may be used here.
 #pragma once
 
+// A vector fills one register: compilers make little of wider ones.
+#if defined(__AVX512F__)
+#define JOWA_LANES 16
+#define JOWA_ALL(x) {x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}
+#define JOWA_COUNT {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+#elif defined(__AVX__)
+#define JOWA_LANES 8
+#define JOWA_ALL(x) {x, x, x, x, x, x, x, x}
+#define JOWA_COUNT {0, 1, 2, 3, 4, 5, 6, 7}
+#else
+#define JOWA_LANES 4
+#define JOWA_ALL(x) {x, x, x, x}
+#define JOWA_COUNT {0, 1, 2, 3}
+#endif
+#define JOWA_INLINE inline __attribute__((always_inline))
+
 namespace jowa::engine::JOWA_ISA {
 
-// Wherever the processor's registers are narrower the compiler uses several: results are the same to the last bit.
-typedef float Floats __attribute__((vector_size(64), may_alias));
-typedef int Ints __attribute__((vector_size(64), may_alias));
-typedef unsigned Words __attribute__((vector_size(64), may_alias));
-typedef float LooseFloats __attribute__((vector_size(64), may_alias, aligned(4)));
-typedef unsigned short Halves __attribute__((vector_size(32), may_alias));
-typedef unsigned short LooseHalves __attribute__((vector_size(32), may_alias, aligned(2)));
+constexpr int kLanes = JOWA_LANES;
 
-constexpr int kLanes = 16;
-
-#define JOWA_INLINE inline __attribute__((always_inline))
+typedef float Floats __attribute__((vector_size(4 * JOWA_LANES), may_alias));
+typedef int Ints __attribute__((vector_size(4 * JOWA_LANES), may_alias));
+typedef unsigned Words __attribute__((vector_size(4 * JOWA_LANES), may_alias));
+typedef float LooseFloats __attribute__((vector_size(4 * JOWA_LANES), may_alias, aligned(4)));
+typedef unsigned short Halves __attribute__((vector_size(2 * JOWA_LANES), may_alias));
+typedef unsigned short LooseHalves __attribute__((vector_size(2 * JOWA_LANES), may_alias, aligned(2)));
 
 JOWA_INLINE Floats load(const float* at) { return *reinterpret_cast<const LooseFloats*>(at); }
 JOWA_INLINE void store(float* at, Floats value) { *reinterpret_cast<LooseFloats*>(at) = value; }
-JOWA_INLINE Floats splat(float x) { return Floats{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
-JOWA_INLINE Ints splat(int x) { return Ints{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
-JOWA_INLINE Ints lane_numbers() { return Ints{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
+JOWA_INLINE Floats splat(float x) { return Floats JOWA_ALL(x); }
+JOWA_INLINE Ints splat(int x) { return Ints JOWA_ALL(x); }
+JOWA_INLINE Ints lane_numbers() { return Ints JOWA_COUNT; }
 
 // Adds up the lanes in one fixed order.
 JOWA_INLINE float sum(Floats x) {
-  float part[8];
-  for (int i = 0; i < 8; ++i) part[i] = x[i] + x[i + 8];
-  for (int i = 0; i < 4; ++i) part[i] += part[i + 4];
-  return (part[0] + part[2]) + (part[1] + part[3]);
+  float part[kLanes];
+  store(part, x);
+  for (int half = kLanes / 2; half; half /= 2)
+    for (int i = 0; i < half; ++i) part[i] += part[i + half];
+  return part[0];
 }
 
 JOWA_INLINE Floats larger(Floats a, Floats b) { return a > b ? a : b; }
@@ -94,8 +108,7 @@ JOWA_INLINE Floats relu(Floats x) {
 JOWA_INLINE void store_halves(unsigned short* at, Floats x) {
   const Words bits = reinterpret_cast<const Words&>(x);
   const Words rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
-  const Words quiet = {0x7FC0U, 0x7FC0U, 0x7FC0U, 0x7FC0U, 0x7FC0U, 0x7FC0U, 0x7FC0U, 0x7FC0U,
-                       0x7FC0U, 0x7FC0U, 0x7FC0U, 0x7FC0U, 0x7FC0U, 0x7FC0U, 0x7FC0U, 0x7FC0U};
+  const Words quiet = JOWA_ALL(0x7FC0U);
   const Words chosen = x == x ? rounded : quiet;
   *reinterpret_cast<LooseHalves*>(at) = __builtin_convertvector(chosen, Halves);
 }

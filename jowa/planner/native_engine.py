@@ -83,9 +83,9 @@ class NativeEngine:
 
     def reserve(self, roots: int, pages: int) -> None:
         """See :meth:`jowa.planner.engine.Engine.reserve`.  Memory is taken as pages are first filled."""
+        self._engine.reserve(roots, pages)
         sizes = max(roots, self._sizes[0]), max(pages, self._sizes[1])
         if sizes != self._sizes:
-            self._engine.reserve(*sizes)
             self._sizes = sizes
             self.encoded += 1
 
