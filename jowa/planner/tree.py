@@ -7,8 +7,6 @@ native trees' state in tensors on one device.
 
 from __future__ import annotations
 
-import numpy as np
-
 from jowa.planner.beam_oracle import ReferenceBeamTree
 from jowa.planner.beam_tree import Beam, BeamTreeProtocol, Expansion, Kept, NativeBeamTree
 from jowa.planner.mcts_oracle import ReferenceMCTSTree
@@ -17,8 +15,8 @@ from jowa.planner.tree_state import Arrays, Bool, Float, Int, Int32, describe_fa
 
 __all__ = [
     "Arrays", "Beam", "BeamTreeProtocol", "Bool", "Expansion", "Float", "Int", "Int32", "Kept", "MCTSSettings",
-    "MCTSTreeProtocol", "NativeBeamTree", "NativeMCTSTree", "ReferenceBeamTree", "ReferenceMCTSTree", "SearchTree",
-    "Selection", "considered_visits", "describe_fault", "make_beam_tree", "make_mcts_tree", "make_tree",
+    "MCTSTreeProtocol", "NativeBeamTree", "NativeMCTSTree", "ReferenceBeamTree", "ReferenceMCTSTree",
+    "Selection", "considered_visits", "describe_fault", "make_beam_tree", "make_mcts_tree",
     "native_available",
 ]  # fmt: skip
 
@@ -37,23 +35,3 @@ def make_mcts_tree(
     """A batch of Monte-Carlo searches: native where it was built, else the oracle."""
     kind = NativeMCTSTree if native_available() else ReferenceMCTSTree
     return kind(num_roots, capacity, num_actions, settings)
-
-
-class SearchTree:
-    """A beam tree with the same width and horizon for all roots, as :mod:`jowa.planner.beam` drives it."""
-
-    def __init__(self, tree: BeamTreeProtocol) -> None:
-        self.expand, self.keep, self.finished = tree.expand, tree.keep, tree.finished
-        self.best, self.beam, self.nodes = tree.best, tree.beam, tree.nodes
-
-    def decide_greedy(self, q: Float, legal: Bool) -> None:
-        """The whole search for horizon 0: ``q`` float32 (R, A), ``legal`` bool (R, A)."""
-        self.expand(q[:, None], legal)
-
-
-def make_tree(
-    num_roots: int, width: int, horizon: int, num_actions: int, gamma: float, respect_ends: bool = True
-) -> SearchTree:
-    """A batch of ``num_roots`` beam searches of one width and horizon."""
-    sizes = np.full(num_roots, width), np.full(num_roots, horizon)
-    return SearchTree(make_beam_tree(*sizes, num_actions, gamma, respect_ends))
