@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +16,10 @@ from jowa.config import TOKENS_PER_FRAME, TOKENS_PER_STEP
 from jowa.kernels.tree_attention import tree_attention
 from jowa.model import WorldActionModel
 from jowa.model.heads import EnsembleLinear, expectation
-from jowa.planner.engine import Counters, Drafts, Imagined, Level, Sampling, Values, check_context, check_level, uniform
+from jowa.planner.engine import Counters, Drafts, Imagined, Level, Sampling, Values, check_context, check_level
 from jowa.planner.imagination import Context
+from jowa.planner.torch_state import PassState
 
-REWARD_DRAW, END_DRAW = TOKENS_PER_FRAME, TOKENS_PER_FRAME + 1
 TOKENS_A_PASS = {"cuda": 256, "cpu": 8}
 """Tokens that a pass feeds for little more than the price of reading the weights."""
 
@@ -105,7 +104,7 @@ class TorchEngine:
                 replay = self._replays[key] = _Replay(self, key)
             state = replay.run(level, drafts, sampling)
         else:
-            state = _State.begin(level, drafts, sampling, self._pages, block, self.model.config.num_actions)
+            state = PassState.begin(level, drafts, sampling, self._pages, block, self.model.config.num_actions)
             while not bool(state.finished().all()):
                 self.advance(state)
         self._count(state)
@@ -117,7 +116,7 @@ class TorchEngine:
         check_level(level, drafts, None, self._roots)
         count, rows, _ = level.page_table.shape
         block = self._block(level, drafts)
-        state = _State.begin(level, drafts, None, self._pages, block, self.model.config.num_actions)
+        state = PassState.begin(level, drafts, None, self._pages, block, self.model.config.num_actions)
         for _ in range(passes):
             self.advance(state)
         return state.imagined(count, rows), state.finished().all()
@@ -128,7 +127,7 @@ class TorchEngine:
             return 1
         return min(TOKENS_PER_STEP, max(2, TOKENS_A_PASS.get(self.device.type, 8) // level.actions.numel()))
 
-    def advance(self, state: _State) -> None:
+    def advance(self, state: PassState) -> None:
         """One pass: feed each row its next B tokens and keep the longest right prefix.  Static shapes, no wait."""
         config, count = self.model.config, state.level.actions.shape[0]
         rows = len(state.depths) // max(count, 1)
@@ -177,7 +176,7 @@ class TorchEngine:
         if steps > self.model.config.context_steps:
             raise ValueError(f"a row would stand at step {steps}, the model has {self.model.config.context_steps}")
 
-    def _count(self, state: _State) -> None:
+    def _count(self, state: PassState) -> None:
         """Add up what was done; on a GPU this waits for it, as the planner that asked will."""
         counters = self.counters
         live = state.depths >= 0
@@ -188,118 +187,10 @@ class TorchEngine:
         counters.accepted += int(state.accepted[live].sum())
 
 
-@dataclass
-class _State:
-    """A level that is being imagined, flat: N rows."""
-
-    level: Level
-    sampling: Sampling | None
-    depths: Tensor
-    """int64 (N,)."""
-    pages: Tensor
-    """int64 (N,): each row's own page; idle rows share the one behind the last."""
-    tokens: Tensor
-    """int64 (N, 37): what is known, then guesses; -1: no guess.  Behind the last token stands nothing that counts."""
-    known: Tensor
-    """int64 (N,): tokens that are settled."""
-    fed: Tensor
-    """int64 (N,): tokens of the page whose keys and values are right; 37: done."""
-    rewards: Tensor
-    ends: Tensor
-    q: Tensor
-    spread: Tensor
-    block: int
-    passes: Tensor
-    """int64 (N,), as are the next three: see :class:`jowa.planner.engine.Counters`."""
-    fed_in_all: Tensor
-    guessed: Tensor
-    accepted: Tensor
-
-    @classmethod
-    def begin(
-        cls, level: Level, drafts: Drafts | None, sampling: Sampling | None, pages: int, block: int, actions: int
-    ) -> _State:
-        """A level of which nothing is known yet."""
-        device = level.actions.device
-        depths = level.depths.reshape(-1).long()
-        count = len(depths)
-
-        def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
-            return torch.zeros(count, *shape, dtype=dtype, device=device)
-
-        own = level.page_table.flatten(0, 1).gather(1, depths.clamp(min=0)[:, None])[:, 0].long()
-        own = torch.where(depths >= 0, own, pages)
-        tokens = zeros(TOKENS_PER_STEP) - 1
-        if drafts is not None:
-            tokens[:, :TOKENS_PER_FRAME] = drafts.tokens.reshape(-1, TOKENS_PER_FRAME)
-        fed = torch.where(depths >= 0, 0, TOKENS_PER_STEP)
-        q, spread = zeros(actions, dtype=torch.float32), zeros(actions, dtype=torch.float32)
-        return cls(
-            level, sampling, depths, own, tokens, zeros(), fed, zeros(dtype=torch.float32), zeros(dtype=torch.bool),
-            q, spread, block, zeros(), zeros(), zeros(), zeros(),
-        )  # fmt: skip
-
-    def finished(self) -> Tensor:
-        """bool (N,)."""
-        return self.fed >= TOKENS_PER_STEP
-
-    def choose(self, logits: Tensor, fed: Tensor) -> Tensor:
-        """int64 (N, B): the token that follows each of those fed, of logits (N, B, V)."""
-        if self.sampling is None:
-            return logits.argmax(-1)
-        draws = torch.stack([uniform(self.sampling.seeds.reshape(-1), i) for i in range(TOKENS_PER_STEP)], 1)
-        probabilities = (logits.float() / self.sampling.temperature).softmax(-1)
-        return draw(probabilities, draws.gather(1, fed))
-
-    def note_outcome(self, reward_logits: Tensor, end_logits: Tensor, at_action: Tensor) -> None:
-        """Keep the reward and end of the rows, bool (N,), whose action was fed; logits (N, 3) and (N, 2)."""
-        if self.sampling is None:
-            reward, end = reward_logits.argmax(-1), end_logits.argmax(-1)
-        else:
-            seeds = self.sampling.seeds.reshape(-1)
-            reward = draw(reward_logits.float().softmax(-1), uniform(seeds, REWARD_DRAW))
-            end = draw(end_logits.float().softmax(-1), uniform(seeds, END_DRAW))
-        self.rewards = torch.where(at_action, reward.float() - 1, self.rewards)
-        self.ends = torch.where(at_action, end == 1, self.ends)
-
-    def settle(self, fed: Tensor, chosen: Tensor, values: Values) -> None:
-        """Compare the guesses with what was ``chosen`` int64 (N, B) after each token fed, at places ``fed`` (N, B)."""
-        running = ~self.finished()
-        last = torch.arange(self.block, device=fed.device) == self.block - 1
-        held = self.tokens.gather(1, fed)
-        settled = (fed < self.known[:, None]) | (fed >= TOKENS_PER_FRAME)
-        # What follows the last token fed was not fed, so it needs no guess: the pass ends there at the latest.
-        right = settled | (held == chosen)
-        stop = (~right | last).int().argmax(1, keepdim=True)
-        until = fed.gather(1, stop)[:, 0]
-        learnt = (fed >= self.known[:, None]) & (fed <= until[:, None]) & running[:, None]
-        self.tokens = self.tokens.scatter(1, fed, torch.where(learnt, chosen, held))
-        fresh = fed >= self.fed[:, None]
-        guesses = fresh & (fed > self.known[:, None])
-        self.guessed += (guesses & running[:, None]).sum(1)
-        self.accepted += (guesses & running[:, None] & (fed <= until[:, None])).sum(1)
-        self.fed_in_all += torch.where(running, self.block, 0)
-        self.passes += running
-        self.known = torch.where(
-            running, torch.maximum(self.known, (until + 1).clamp(max=TOKENS_PER_FRAME)), self.known
-        )
-        self.fed = torch.where(running, until + 1, self.fed)
-        done = (running & self.finished())[:, None]
-        self.q, self.spread = torch.where(done, values.q, self.q), torch.where(done, values.spread, self.spread)
-
-    def imagined(self, roots: int, rows: int) -> Imagined:
-        """The outcome, idle rows silenced."""
-        live = self.depths >= 0
-        tokens = torch.where(live[:, None], self.tokens[:, :TOKENS_PER_FRAME], 0).view(roots, rows, TOKENS_PER_FRAME)
-        q, spread = (values.view(roots, rows, values.shape[-1]) for values in (self.q, self.spread))
-        rewards, ends = torch.where(live, self.rewards, 0.0), self.ends & live
-        return Imagined(tokens, rewards.view(roots, rows), ends.view(roots, rows), q, spread)
-
-
 class _Attend:
     """Writes a pass's keys and values into the rows' pages, and attends to contexts and pages."""
 
-    def __init__(self, engine: TorchEngine, state: _State, fed: Tensor, roots: int, rows: int) -> None:
+    def __init__(self, engine: TorchEngine, state: PassState, fed: Tensor, roots: int, rows: int) -> None:
         self.engine, self.shape = engine, (roots, rows)
         self.places = (state.pages[:, None].expand_as(fed), fed)
         lengths = engine._lengths[:roots] * TOKENS_PER_STEP - 1
@@ -337,13 +228,13 @@ class _Replay:
         )
         sampling = Sampling(torch.zeros(shape, dtype=torch.int64, device=device)) if sampled else None
         self.temperature = 1.0
-        self.state = _State.begin(level, None, sampling, engine._pages, self.block, engine.model.config.num_actions)
+        self.state = PassState.begin(level, None, sampling, engine._pages, self.block, engine.model.config.num_actions)
         self.graph: torch.cuda.CUDAGraph | None = None
 
-    def run(self, level: Level, drafts: Drafts | None, sampling: Sampling | None) -> _State:
+    def run(self, level: Level, drafts: Drafts | None, sampling: Sampling | None) -> PassState:
         """Imagine ``level``; the state that is returned is overwritten by the next call."""
         engine = self.engine
-        fresh = _State.begin(level, drafts, sampling, engine._pages, self.block, engine.model.config.num_actions)
+        fresh = PassState.begin(level, drafts, sampling, engine._pages, self.block, engine.model.config.num_actions)
         temperature = 1.0 if sampling is None else sampling.temperature
         if self.graph is None or temperature != self.temperature:
             self.temperature = temperature
@@ -387,9 +278,9 @@ class _Replay:
 _COUNTED = ("passes", "fed_in_all", "guessed", "accepted")
 
 
-def _copy(source: _State, target: _State) -> None:
+def _copy(source: PassState, target: PassState) -> None:
     """Copy every tensor of one state into those of another."""
-    pairs = [(getattr(source, f.name), getattr(target, f.name)) for f in dataclasses.fields(_State)]
+    pairs = [(getattr(source, f.name), getattr(target, f.name)) for f in dataclasses.fields(PassState)]
     pairs += [(getattr(source.level, f.name), getattr(target.level, f.name)) for f in dataclasses.fields(Level)]
     if source.sampling is not None and target.sampling is not None:
         pairs.append((source.sampling.seeds, target.sampling.seeds))
@@ -405,16 +296,6 @@ def _ask(answer: Tensor) -> tuple[torch.cuda.Event, Tensor]:
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record()
     return event, there
-
-
-def draw(probabilities: Tensor, draws: Tensor) -> Tensor:
-    """int64 (...): the lowest class whose cumulative probability (..., C) exceeds ``draws`` (...), at most the last
-    one with any."""
-    cumulative = probabilities.double().cumsum(-1)
-    drawn = (cumulative <= draws[..., None]).sum(-1)
-    # argmax of a boolean from the back: rounding may leave the sum below 1.
-    last = probabilities.shape[-1] - 1 - (probabilities.flip(-1) > 0).int().argmax(-1)
-    return torch.minimum(drawn, last)
 
 
 def _with_linears_in(model: WorldActionModel, dtype: torch.dtype) -> WorldActionModel:
