@@ -224,6 +224,18 @@ def test_right_drafts_finish_a_row_in_one_pass(small: WorldActionModel) -> None:
     assert (counters.fed, counters.guessed) == (74 + 37 + 26, 36 + 36 + 25)
 
 
+def test_an_engine_made_in_inference_mode_counts_outside_of_it(small: WorldActionModel) -> None:
+    context = draw_context(small, LENGTHS)
+    with torch.inference_mode():
+        engine = engine_for(small)
+    engine.encode(context)
+    level = levels()[0]
+    plain = engine.imagine(level)
+    wrong = Drafts((plain.tokens + 1) % small.config.vocab_size, torch.ones(plain.tokens.shape))
+    assert_identical(engine.imagine(level, wrong), plain)
+    assert engine.counters.misses.sum() > 0
+
+
 def test_idle_rows_are_free_and_zero(small: WorldActionModel) -> None:
     context, engine = draw_context(small, LENGTHS), engine_for(small)
     whole = run(engine, context)[0]
