@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from jowa.diagnose.critic import Bin
 from jowa.diagnose.estimates import Estimate
@@ -17,7 +18,7 @@ from jowa.diagnose.measure import GameFigures
 from jowa.files import atomic_write
 
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#555555"
-WIDE = (12.8, 4.8)
+WIDE = (12.8, 5.4)
 DPI = 100
 FONT = 11.0
 
@@ -93,13 +94,13 @@ def critic_plot(game: str, found: GameFigures) -> Figure:
     spread.set_ylabel("mean |Q - return| (clipped reward)")
     for axes in (bias, spread):
         axes.grid(True, color="#DDDDDD")
-    return _legends(figure, spread)
+    return _legends(figure, joint, bias, spread)
 
 
 def planning_plot(figures: Mapping[str, GameFigures]) -> Figure:
     """Share of decisions changed, and gains imagined and real, by game."""
     figure, (changed, gains) = _panels(
-        "planning against the greedy action", 2, height=max(4.0, 1.6 + 0.9 * len(figures))
+        "planning against the greedy action", 2, height=max(4.0, 2.4 + 0.9 * len(figures))
     )
     names = list(figures)
     for row, found in enumerate(figures.values()):
@@ -136,13 +137,14 @@ def _panels(title: str, count: int, height: float = WIDE[1]) -> tuple[Figure, li
 
 
 def _curve(axes: Axes, rows: Sequence[StepFigures], name: str, label: str, color: str, style: str) -> None:
-    """One line with intervals over the k at which there is a figure."""
+    """One line with intervals over the k at which there is a figure; a little beside those drawn before."""
+    aside = 0.012 * len(rows) * (len(axes.containers) - 1)
     points = [(row.k, estimate) for row in rows if (estimate := getattr(row, name)).value is not None]
     if points:
         values = [estimate.value for _, estimate in points]
         errors = np.array([_reach(estimate) for _, estimate in points]).T
         axes.errorbar(
-            [k for k, _ in points], values, errors, fmt=style, color=color, label=label, capsize=3, markersize=6
+            [k + aside for k, _ in points], values, errors, fmt=style, color=color, label=label, capsize=3, markersize=6
         )
 
 
@@ -171,8 +173,7 @@ def _joint(figure: Figure, axes: Axes, found: GameFigures) -> None:
     high = max(found.q.max(), found.returns.max(), low + 1e-3)
     counts = axes.hist2d(found.returns, found.q, bins=30, range=[[low, high]] * 2, cmap="cividis_r", cmin=1)[3]
     axes.plot([low, high], [low, high], "--", color=VERMILION, label="Q = return")
-    axes.legend(fontsize=FONT - 1)
-    figure.colorbar(counts, ax=axes, label="moments")
+    figure.colorbar(counts, ax=axes, label="moments", ticks=MaxNLocator(integer=True))
 
 
 def _binned(axes: Axes, bins: Sequence[Bin], color: str) -> None:
@@ -192,5 +193,5 @@ def _bar(axes: Axes, at: float, estimate: Estimate, color: str, marker: str, lab
 def _legends(figure: Figure, *panels: Axes) -> Figure:
     for axes in panels:
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=FONT - 1)
+            axes.legend(fontsize=FONT - 1, loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False)
     return figure

@@ -45,8 +45,8 @@ def diagnosis_document(
         "notes": {
             "critic": POLICY_NOTE,
             "hidden": f"returns of which a cut-off hides more than {HIDDEN} of the discount are left out",
-            "weights": "moments near rewards and ends are drawn oftener, and weighted back in the figures of imagination",
-            "episodes": "the last of each game in the data set; whether the agent was trained on them is not known here",
+            "weights": "moments near rewards and ends are drawn oftener and weighted back: figures of imagination",
+            "episodes": "the last of each game; whether the agent was trained on them is not known here",
             "bound": "an estimate in shares, not the theorem's constants",
         },
         "games": {game: _game(found) for game, found in figures.items()},
