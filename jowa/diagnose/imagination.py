@@ -102,7 +102,7 @@ class Scored:
     error_copied: Floats
     """The same of the frame that was seen last."""
     error_tokenizer: Floats
-    """The same of the real frame, encoded and decoded: what no imagination can better."""
+    """The same of the real frame, encoded and decoded: what perfect tokens would get."""
     happened: Bools
     """A real reward to compare with."""
     reward: NDArray[np.int64]

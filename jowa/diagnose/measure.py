@@ -18,6 +18,7 @@ from jowa.diagnose.planning import Decisions, PlanningFigures, decide, planning_
 from jowa.diagnose.real import RealFigures, RealGames, real_figures
 from jowa.evaluate.play import Protocol
 from jowa.games import get_game
+from jowa.planner import PlannerConfig
 from jowa.progress import steps_progress
 
 BATCH = 32
@@ -80,7 +81,7 @@ def measure_game(agent: Agent, store: EpisodeStore, game: str, planning: Plannin
     plain = moments.uniform
     said = _said(decisions, actions, moments.returns[plain])
     critic = critic_figures(said, moments.units[plain], settings.seed)
-    planned = planning.planner.depth > 0 and (planning.planner.name == "beam" or planning.planner.budget > 0)
+    planned = _plans(planning.planner)
     known = np.isfinite(said.returns)
     return GameFigures(
         episodes=list(episodes),
@@ -96,6 +97,11 @@ def measure_game(agent: Agent, store: EpisodeStore, game: str, planning: Plannin
         q=said.q[known],
         returns=said.returns[known],
     )
+
+
+def _plans(config: PlannerConfig) -> bool:
+    """Whether anything is imagined before a decision."""
+    return config.budget > 0 if config.name == "mcts" else config.depth > 0
 
 
 def _at_recorded(

@@ -65,9 +65,9 @@ def events_plot(game: str, found: GameFigures) -> Figure:
     for axes, name in ((rewards, "reward"), (ends, "end")):
         _curve(axes, rows, f"{name}_recall", "recall: of the real ones, said", BLUE, "o-")
         _curve(axes, rows, f"{name}_precision", "precision: of those said, real", ORANGE, "s--")
-        real = sum(getattr(row, f"{name}_recall").n for row in rows)
+        real, said = (sum(getattr(row, f"{name}_{kind}").n for row in rows) for kind in ("recall", "precision"))
         what = "non-zero rewards, sign included" if name == "reward" else "ends of the game"
-        axes.set_title(f"{what} ({real} real ones over all k)", fontsize=FONT)
+        axes.set_title(f"{what}: {real} real, {said} said over all k", fontsize=FONT)
         _steps_axis(axes, rows, "share")
         axes.set_ylim(-0.03, 1.03)
         if not axes.lines:
@@ -137,12 +137,14 @@ def _panels(title: str, count: int, height: float = WIDE[1]) -> tuple[Figure, li
 
 
 def _curve(axes: Axes, rows: Sequence[StepFigures], name: str, label: str, color: str, style: str) -> None:
-    """One line with intervals over the k at which there is a figure; a little beside those drawn before."""
+    """One line over the k at which there is a figure, with intervals unless it is what copying gets; a little beside
+    the lines drawn before."""
     aside = 0.012 * len(rows) * (len(axes.containers) - 1)
     points = [(row.k, estimate) for row in rows if (estimate := getattr(row, name)).value is not None]
     if points:
         values = [estimate.value for _, estimate in points]
-        errors = np.array([_reach(estimate) for _, estimate in points]).T
+        bare = name.endswith("_copy")
+        errors = None if bare else np.array([_reach(estimate) for _, estimate in points]).T
         axes.errorbar(
             [k + aside for k, _ in points], values, errors, fmt=style, color=color, label=label, capsize=3, markersize=6
         )

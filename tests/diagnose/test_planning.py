@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jowa.agent import Agent
+from jowa.diagnose.measure import _plans
 from jowa.diagnose.memory import Memory, context_of, remember
 from jowa.diagnose.planning import Decisions, compare, decide, planning_figures
 from jowa.dream.world import Start
@@ -111,3 +112,12 @@ def test_a_memory_forgets_what_is_too_old(agent: Agent) -> None:
         assert context.tokens[0].tolist() == tokens[2:].tolist()
         assert context.actions[0, 0] == 7 and context.lengths.tolist() == [2]
     assert len(copied.actions) == 2 and copied.tokens[-1].tolist() == tokens[2].tolist()
+
+
+@pytest.mark.parametrize(("config", "plans"), [
+    (PlannerConfig("none"), False), (PlannerConfig("beam", 2, 0), False), (PlannerConfig("beam", 2, 1), True),
+    (PlannerConfig("mcts", 2, 0), False), (PlannerConfig("mcts", 2, 0, simulations=4), True),
+    (PlannerConfig("mcts", 2, 2, simulations=0), False),
+])  # fmt: skip
+def test_who_plans(config: PlannerConfig, plans: bool) -> None:
+    assert _plans(config) == plans
