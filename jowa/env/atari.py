@@ -118,15 +118,19 @@ class AtariEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         chosen = self._actions[index]
         reward = 0
         for _ in range(FRAME_SKIP - 1):  # once the game is over ALE ignores actions and keeps its last screen
-            reward += self._ale.act(chosen)
+            reward += self._act(chosen)
         self._ale.getScreenGrayscale(self._older)
-        reward += self._ale.act(chosen)
+        reward += self._act(chosen)
         self._ale.getScreenGrayscale(self._newer)
         self._steps += 1
         terminated = bool(self._ale.game_over())
         truncated = not terminated and self._steps >= self.options.max_steps
         self._running = not (terminated or truncated)
         return self._resize(np.maximum(self._older, self._newer)), float(reward), terminated, truncated, {}
+
+    def _act(self, chosen: Action) -> int:
+        """One emulator frame; returns the game points earned."""
+        return self._ale.act(chosen)
 
     def _resize(self, screen: NDArray[np.uint8]) -> NDArray[np.uint8]:
         resized = cv2.resize(screen, (FRAME_SIZE, FRAME_SIZE), interpolation=cv2.INTER_AREA)

@@ -42,6 +42,7 @@ class BeamPlanner:
         self.rollout = Rollout(model, config, autocast, engine, draft_head)
         self._on_device = OnDevice(self.rollout, config) if OnDevice.possible(self.rollout) else None
 
+    @torch.inference_mode()
     def plan(
         self,
         context: Context,

@@ -48,8 +48,9 @@ class LastChangeDrafter:
     """What followed this token, at this place, in this game, the last time; at first the token itself."""
 
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
-        kept = torch.arange(config.vocab_size, dtype=torch.int16, device=device)
-        self._after = kept.repeat(config.num_tasks, TOKENS_PER_FRAME, 1)
+        with torch.inference_mode(False):  # it is written to later, also outside of that mode
+            kept = torch.arange(config.vocab_size, dtype=torch.int16, device=device)
+            self._after = kept.repeat(config.num_tasks, TOKENS_PER_FRAME, 1)
         self._places = torch.arange(TOKENS_PER_FRAME, device=device)
 
     def propose(self, tokens: Tensor, actions: Tensor, tasks: Tensor) -> Drafts:

@@ -102,6 +102,7 @@ class MCTSPlanner:
         self._encoded = -1
         self._decisions: dict[int, int] = {}
 
+    @torch.inference_mode()
     def plan(
         self,
         context: Context,

@@ -123,7 +123,8 @@ class NativeEngine:
         counters.guessed += tally[3]
         counters.accepted += tally[4]
         if tally[3]:
-            counters.misses += torch.from_numpy(misses)
+            # Not in place: an engine made in inference mode may be asked outside of it.
+            counters.misses = counters.misses + torch.from_numpy(misses)
 
 
 def _integers(name: str, tensor: Tensor, dtype: torch.dtype = torch.int64) -> NDArray[Any]:

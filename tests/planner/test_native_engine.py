@@ -148,6 +148,18 @@ def test_drafts_change_nothing(model: WorldActionModel, precision, sampled: bool
             assert_identical(other.imagine(level, drafts, sampling), expected)
 
 
+def test_an_engine_made_in_inference_mode_counts_outside_of_it(small: WorldActionModel) -> None:
+    context = draw_context(small, LENGTHS)
+    with torch.inference_mode():
+        engine = engine_for(small)
+    engine.encode(context)
+    level = levels()[0]
+    plain = engine.imagine(level)
+    wrong = Drafts((plain.tokens + 1) % small.config.vocab_size, torch.ones(plain.tokens.shape))
+    assert_identical(engine.imagine(level, wrong), plain)
+    assert engine.counters.misses.sum() > 0
+
+
 def test_rows_of_mixed_depths_and_slots_in_any_order(small: WorldActionModel) -> None:
     context, engine = draw_context(small, LENGTHS), engine_for(small)
     expected = run(engine, context)
