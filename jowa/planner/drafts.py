@@ -49,7 +49,7 @@ class LastChangeDrafter:
 
     def __init__(self, config: ModelConfig, device: torch.device) -> None:
         with torch.inference_mode(False):  # it is written to later, also outside of that mode
-            kept = torch.arange(config.vocab_size, dtype=torch.int16, device=device)
+            kept = torch.arange(config.vocab_size, dtype=torch.int32, device=device)
             self._after = kept.repeat(config.num_tasks, TOKENS_PER_FRAME, 1)
         self._places = torch.arange(TOKENS_PER_FRAME, device=device)
 
@@ -63,7 +63,7 @@ class LastChangeDrafter:
         del actions
         # Idle rows, whose outcome is zeros, learn what is known already.
         known = self._after[tasks[:, None, None], self._places, tokens]
-        news = torch.where(live[..., None], outcome.to(torch.int16), known)
+        news = torch.where(live[..., None], outcome.to(torch.int32), known)
         places = self._places.expand_as(tokens)
         self._after[tasks[:, None, None].expand_as(tokens), places, tokens] = news
 
