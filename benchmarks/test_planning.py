@@ -8,7 +8,8 @@ that agent's draft head was, and as sure of themselves.
 from __future__ import annotations
 
 import dataclasses
-import resource
+import gc
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -75,6 +76,13 @@ def part(context: Context, root: int) -> Context:
     return Context(*(getattr(context, field.name)[root : root + 1] for field in dataclasses.fields(context)))
 
 
+def resident_mib() -> float:
+    """Memory that this process holds now, in MiB."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 class RecordedGuesses:
     """Guesses of the frames that a decision imagines, which miss as a recorded draft head's did."""
 
@@ -122,11 +130,18 @@ def floor(config: ModelConfig, flops: float, bandwidth: float, bytes_a_weight: i
 
 @pytest.fixture(scope="module")
 def ceilings() -> dict[str, float]:
-    """What torch reaches here: float32 and bfloat16 operations a second, bytes a second from memory."""
+    """What is reached here: float32 and bfloat16 operations a second, bytes a second from memory.
+
+    Operations by torch, or by multiply-adds in registers alone where those are faster (on a CPU).
+    """
     found = {}
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         a, b = (torch.randn(2048, 2048, device=DEVICE).to(dtype) for _ in range(2))
         found[name] = 2 * 2048**3 / seconds_of(lambda a=a, b=b: a @ b, 5)
+        if ON_CPU and native_engine_available():
+            from jowa import _native
+
+            found[name] = max(found[name], *(2 * _native.peak(dtype == torch.bfloat16) for _ in range(5)))
     numbers = torch.zeros(100_000_000, device=DEVICE)
     found["bandwidth"] = 4 * numbers.numel() / seconds_of(numbers.sum, 5)
     return found
@@ -151,7 +166,7 @@ def test_latency_of_a_decision(compare, ceilings, name: str, precision: str) -> 
     compare.note(
         "a decision, token by token", shape, milliseconds=seconds * 1e3, least_milliseconds=least * 1e3,
         times_the_least=seconds / least, gflop=operations / 1e9, gflop_s=operations / seconds / 1e9,
-        torch_gflop_s=ceilings[precision] / 1e9, torch_gb_s=ceilings["bandwidth"] / 1e9,
+        possible_gflop_s=ceilings[precision] / 1e9, possible_gb_s=ceilings["bandwidth"] / 1e9,
     )  # fmt: skip
     if ON_CPU and precision == "float32":
         assert seconds < 2 * least
@@ -254,6 +269,7 @@ def test_the_tree_takes_little_of_a_decision(compare, monkeypatch: pytest.Monkey
     assert spent["tree"] < 0.05 * whole
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux how much memory is held")
 @pytest.mark.parametrize("kind", ["beam", "mcts"])
 def test_memory_stays_flat(compare, kind: str) -> None:
     """10,000 decisions; and the pages in use against the pages that copying caches would fill."""
@@ -268,11 +284,11 @@ def test_memory_stays_flat(compare, kind: str) -> None:
         for _ in range(250):
             planner.plan(context, slots=range(4))
             decisions += 4
-        used.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        used.append(resident_mib())
     growth = used[-1] - used[0]
     children = WIDTH + WIDTH**2
     # Shared: a page each.  Copied: each child brings its own context (two steps) and its ancestors' pages.
     copied = WIDTH * (2 + 1) + WIDTH**2 * (2 + 2)
-    compare.note("memory over 10,000 decisions", f"{kind}, 4 environments", growth_mib=growth, peak_mib=used[-1],
+    compare.note("memory over 10,000 decisions", f"{kind}, 4 environments", growth_mib=growth, resident_mib=used[-1],
                  pages_of_a_decision=children + 2, pages_if_copied=copied)  # fmt: skip
     assert growth < 20

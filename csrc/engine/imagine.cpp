@@ -11,6 +11,8 @@ namespace jowa::engine {
 namespace {
 
 constexpr int kRewardClasses = 3, kEndClasses = 2;
+// Enough that weights are not read too often; more would drive the rows' own pages out of the caches between passes.
+constexpr std::size_t kRowsAtOnce = 64;
 
 // The contract's numbers: splitmix64's output function, as a fraction of 2^53.
 double uniform(std::int64_t seed, int index) {
@@ -91,7 +93,7 @@ void Engine::check(const LevelView& level) {
 // Fills the pass with what the first open rows feed next.
 void Engine::plan_steps(const LevelView& level) {
   pass_.clear();
-  active_ = std::min(open_.size(), static_cast<std::size_t>(forward_.max_rows()));
+  active_ = std::min(open_.size(), kRowsAtOnce);
   candidates_.clear();
   if (level.drafts) {
     for (std::size_t i = 0; i < active_; ++i) {

@@ -19,7 +19,7 @@ from jowa.planner.drafts import DraftHead
 from jowa.planner.engine import Engine, Level
 from jowa.planner.imagination import Context
 from jowa.planner.plan import Plan, PlannerConfig, PlanningError, check_configs
-from jowa.planner.rollout import Rollout
+from jowa.planner.rollout import Rollout, one_torch_thread
 from jowa.planner.tree import BeamTreeProtocol, Int, describe_fault, make_beam_tree
 
 
@@ -63,7 +63,8 @@ class BeamPlanner:
         if self._on_device is not None and budget == np.inf:
             searched = self._on_device.search(context, widths, horizons, caution)
         if searched is None:
-            searched = self._on_host(context, widths, horizons, caution, start + budget)
+            with one_torch_thread(self.rollout.engine):
+                searched = self._on_host(context, widths, horizons, caution, start + budget)
         plan = _plan_of(searched, context.legal.cpu().numpy(), keep_frames)
         if plan.failed:
             raise PlanningError(plan)

@@ -20,7 +20,7 @@ from jowa.planner.drafts import DraftHead
 from jowa.planner.engine import Engine, Level
 from jowa.planner.imagination import Context
 from jowa.planner.plan import Plan, PlannerConfig, PlanningError, check_configs
-from jowa.planner.rollout import Rollout
+from jowa.planner.rollout import Rollout, one_torch_thread
 from jowa.planner.tree import MCTSSettings, Selection, describe_fault, make_mcts_tree
 
 _FIELDS = ("tokens", "actions", "lengths", "tasks", "legal")
@@ -117,8 +117,9 @@ class MCTSPlanner:
         check_configs(configs, self.config, context, self.rollout.context_steps)
         who = list(range(count)) if slots is None else list(slots)
         search = self._prepare(configs, who, fresh=slots is None)
-        self._begin(search, context, configs, who)
-        self._simulate(search, context, configs, who, start)
+        with one_torch_thread(self.rollout.engine):
+            self._begin(search, context, configs, who)
+            self._simulate(search, context, configs, who, start)
         self._encoded = self.rollout.engine.encoded
         plan = _plan_of(search, context, who, keep_frames)
         if plan.failed:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -21,6 +24,20 @@ def make_engine(model: WorldActionModel, autocast: torch.dtype | None = None) ->
     if plain and native_engine_available():
         return NativeEngine(model, "float32" if autocast is None else "bfloat16")
     return TorchEngine(model, autocast)
+
+
+@contextmanager
+def one_torch_thread(engine: Engine) -> Iterator[None]:
+    """While the native engine works: torch's threads spin behind each of its operations, on the cores that it needs."""
+    threads = torch.get_num_threads()
+    if not isinstance(engine, NativeEngine) or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Rollout:
