@@ -26,7 +26,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 LIMIT = 600.0
 """Seconds for everything."""
 KERNEL_BENCHMARKS = ("test_attention.py", "test_tree_attention.py", "test_vq_lookup.py", "test_c51_loss.py")
-"""Benchmarks that need no package beyond torch, triton, NumPy and pytest."""
+PLANNING_BENCHMARKS = ("test_planning.py",)
+# Neither needs a package beyond torch, triton, NumPy and pytest.
 
 
 @dataclass(frozen=True)
@@ -43,21 +44,23 @@ def steps(count: int, device: str) -> list[Step]:
     """What is run, in order: what can be wrong first, what takes long last."""
     python = sys.executable
     pytest = [python, "-m", "pytest", "-q", "--override-ini", "addopts=--import-mode=importlib --strict-markers"]
-    tests = [*pytest, "tests/kernels", *(["-m", "gpu"] if device == "cuda" else ["-k", "not triton"])]
+    folders = ["tests/kernels", "tests/planner/test_device_beam.py", "tests/csrc/test_device_trees.py"]
+    tests = [*pytest, *folders, *(["-m", "gpu"] if device == "cuda" else ["-k", "not triton"])]
     shapes = [python, "-m", "benchmarks.random_shapes", "--device", device, "--count"]
     planned = []
     if importlib.util.find_spec("jowa._native") is None:
         build = [python, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "-e", "."]
         planned.append(Step("build", build, 0.3))
     planned += [
-        Step("kernel tests", tests, 0.4),
+        Step("kernels' and planners' tests", tests, 0.4),
         Step("random shapes", [*shapes, str(count)], 0.5),
     ]
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer and device == "cuda":
         planned.append(Step("compute-sanitizer", [sanitizer, "--error-exitcode", "9", *shapes, "3"], 0.3))
-    files = [f"benchmarks/{name}" for name in KERNEL_BENCHMARKS]
-    planned.append(Step("benchmarks", [*pytest, "-s", *files], 1.0))
+    for name, share, chosen in (("kernels", 0.6, KERNEL_BENCHMARKS), ("planning", 1.0, PLANNING_BENCHMARKS)):
+        files = [f"benchmarks/{file}" for file in chosen]
+        planned.append(Step(f"benchmarks of {name}", [*pytest, "-s", *files], share))
     return planned
 
 

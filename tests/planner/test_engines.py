@@ -214,3 +214,26 @@ def test_nothing_to_imagine(engine: Engine) -> None:
     assert none.tokens.shape == (2, 0, 36) and none.q.shape == (2, 0, 18)
     idle = engine.imagine(level_of([[1]], [[[0]]], idle=((0, 0),)))
     assert not idle.tokens.any() and not idle.q.any()
+
+
+@needs_native
+def test_thousands_of_frames_are_the_same_to_the_last_bit_however_they_are_guessed(model: WorldActionModel) -> None:
+    engine = NativeEngine(model)
+    engine.reserve(8, 80)
+    pages = torch.arange(80, dtype=torch.int32).view(8, 10, 1)
+    generator = torch.Generator().manual_seed(0)
+    frames, wrong = 0, 0
+    for seed in range(40):
+        engine.encode(draw_context([1 + (seed + root) % 4 for root in range(8)], seed))
+        actions = torch.randint(18, (8, 10), generator=generator)
+        level = Level(actions, pages, torch.zeros(8, 10, dtype=torch.int32))
+        sampling = Sampling(torch.randint(2**62, (8, 10), generator=generator), 0.8) if seed % 2 else None
+        plain = engine.imagine(level, sampling=sampling)
+        rate = float(torch.rand(1, generator=generator))
+        drafts = Drafts(spoiled(plain.tokens, rate, seed), torch.rand(8, 10, 36, generator=generator))
+        guessed = engine.imagine(level, drafts, sampling)
+        for name in ("tokens", "rewards", "ends", "q", "spread"):
+            assert torch.equal(getattr(guessed, name), getattr(plain, name)), name
+        frames += 80
+        wrong += int((drafts.tokens != plain.tokens).sum())
+    assert frames == 3200 and wrong > 30_000 and engine.counters.accepted > 1000
