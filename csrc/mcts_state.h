@@ -168,7 +168,8 @@ JOWA_HD inline std::int32_t new_visits(const MCTSView& v, std::int64_t action) {
 }
 
 // Of the root's legal actions that were tried `visits` times, those under way included if `with_pending`, the one
-// that the noise, its prior and its completed Q (the critic's own where nothing was seen) favour; the lowest on ties.
+// that the noise, its prior and, once each of them was tried, its Q favour; the lowest on ties. (Untried actions have
+// all the same completed Q in the paper, so that noise and prior alone decide which are considered.)
 JOWA_HD inline std::int64_t choose_by_gumbel(const MCTSView& v, std::int64_t visits, bool with_pending) {
   std::int32_t most = 0;
   for (std::int64_t a = 0; a < v.actions; ++a)
@@ -178,7 +179,8 @@ JOWA_HD inline std::int64_t choose_by_gumbel(const MCTSView& v, std::int64_t vis
   for (std::int64_t a = 0; a < v.actions; ++a) {
     const std::int32_t child = v.children[a], pending = child >= 0 && with_pending ? v.pending[child] : 0;
     if (!v.legal[a] || new_visits(v, a) + pending != visits) continue;
-    const double sigma = (v.settings.c_visit + most) * v.settings.c_scale * normalised(v, edge_q(v, 0, a));
+    const double scale = visits ? (v.settings.c_visit + most) * v.settings.c_scale : 0.0;
+    const double sigma = scale * normalised(v, edge_q(v, 0, a));
     const double score = static_cast<double>(v.gumbel[a]) + std::log(static_cast<double>(v.prior[a])) + sigma;
     if (best < 0 || score > best_score) best = a, best_score = score;
   }

@@ -66,6 +66,7 @@ class Engine {
     const std::int32_t* pages;
     std::int32_t next = 0;     // feed that comes next: 0 the action, i the frame's token i - 1
     std::int32_t guesses = 0;  // fed behind it in this pass
+    bool broken = false;       // a head answered NaN or infinity: its reward and values become NaN
     std::array<std::int32_t, kFrame> tokens;
   };
 

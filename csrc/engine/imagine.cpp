@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -122,7 +123,7 @@ void Engine::plan_steps(const LevelView& level) {
   forward_.prepare(pass_, lengths_);
 }
 
-// The token that follows each of rows [first, last) of the pass.
+// The token that follows each of rows [first, last) of the pass; its complement where a logit is not finite.
 void Engine::decide(const LevelView& level, std::int64_t first, std::int64_t last) {
   const std::int64_t vocab = model_.sizes.vocab;
   for (std::size_t i = 0; i < active_; ++i) {
@@ -133,9 +134,11 @@ void Engine::decide(const LevelView& level, std::int64_t first, std::int64_t las
       if (at < first || at >= last || position >= kFrame) continue;
       float* logits = forward_.logits(at);
       const std::int64_t index = rows_[static_cast<std::size_t>(open_[i])].index;
-      predicted_[static_cast<std::size_t>(at)] =
+      const bool sound = kernels_.finite(logits, vocab);
+      const std::int32_t token =
           level.seeds ? kernels_.draw(logits, vocab, level.temperature, uniform(level.seeds[index], position))
                       : kernels_.argmax(logits, vocab);
+      predicted_[static_cast<std::size_t>(at)] = sound ? token : ~token;
     }
   }
 }
@@ -161,7 +164,8 @@ void Engine::settle(const LevelView& level, Tally& tally) {
       const std::int32_t position = segment.start + j;
       whole = position == kFrame;  // the last token was fed: what stands behind it is the state's value
       if (whole) break;
-      const std::int32_t token = predicted_[static_cast<std::size_t>(segment.row + j)];
+      std::int32_t token = predicted_[static_cast<std::size_t>(segment.row + j)];
+      if (token < 0) row.broken = true, token = ~token;
       row.tokens[static_cast<std::size_t>(position)] = token;
       row.next = position + 1;
       if (j == row.guesses) break;
@@ -191,16 +195,21 @@ void Engine::judge(Team& team, int rank, const LevelView& level, const Imagined&
     for (std::int64_t i = share.first; i < share.last; ++i) {
       const std::int64_t index = rows_[static_cast<std::size_t>(first + i)].index;
       float* logits = forward_.logits(i);
+      Row& row = rows_[static_cast<std::size_t>(first + i)];
+      row.broken = row.broken || !kernels_.finite(logits, kRewardClasses + kEndClasses);
       const auto choose = [&](float* of, int classes, int position) {
         return level.seeds ? kernels_.draw(of, classes, 1.0F, uniform(level.seeds[index], position))
                            : kernels_.argmax(of, classes);
       };
       out.rewards[index] = static_cast<float>(choose(logits, kRewardClasses, kFrame) - 1);
       out.ends[index] = choose(logits + kRewardClasses, kEndClasses, kFrame + 1) == 1;
+      if (row.broken) out.rewards[index] = std::numeric_limits<float>::quiet_NaN();
     }
     forward_.value(team, rank, last_hidden_.as<char>() + at, here, q, spread);
     for (std::int64_t i = share.first; i < share.last; ++i) {
-      const std::int64_t index = rows_[static_cast<std::size_t>(first + i)].index;
+      const Row& row = rows_[static_cast<std::size_t>(first + i)];
+      const std::int64_t index = row.index;
+      if (row.broken) std::fill_n(q + i * actions, actions, std::numeric_limits<float>::quiet_NaN());
       std::copy_n(q + i * actions, actions, out.q + index * actions);
       std::copy_n(spread + i * actions, actions, out.spread + index * actions);
     }

@@ -69,6 +69,17 @@ std::int32_t argmax(const float* x, std::int64_t count) {
   return found == 0x7FFFFFFF ? first_of_none(x, count) : found;
 }
 
+// Whether no number is NaN or infinite.
+bool finite(const float* x, std::int64_t count) {
+  Floats wrong = splat(0.0F);
+  std::int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) wrong = wrong + (load(x + i) - load(x + i));
+  float all = 0.0F;
+  for (int lane = 0; lane < kLanes; ++lane) all += wrong[lane];
+  for (; i < count; ++i) all += x[i] - x[i];
+  return all == 0.0F;
+}
+
 // The lowest class whose cumulative probability exceeds u; if rounding leaves the sum below it, the last that can be.
 std::int32_t draw(float* logits, std::int64_t count, float temperature, double u) {
   const std::int32_t likeliest = argmax(logits, count);
@@ -157,6 +168,7 @@ const Kernels kTable = {
     {&normalise<float>, &normalise<unsigned short>},
     &argmax,
     &draw,
+    &finite,
     &expect,
     {&saturate<false>, &saturate<kMultipliesPairs>},
     &function,

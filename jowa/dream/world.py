@@ -15,7 +15,7 @@ from torch import Tensor
 from jowa.agent import Agent
 from jowa.data.store import EpisodeStore
 from jowa.env.atari import AtariEnv
-from jowa.errors import UsageError
+from jowa.errors import NumericalError, UsageError
 from jowa.games import get_game
 from jowa.planner import Context, PlannerConfig
 from jowa.planner.engine import Level, Sampling
@@ -103,10 +103,16 @@ class Dreams:
         if self.sample:
             sampling = Sampling(torch.from_numpy(seeds).to(device).view(count, 1), self.temperature)
         context = self._context(memories)
-        self.rollout.reserve(count, count)
-        self.rollout.encode(context)
         latest = torch.stack([memory.tokens[-1] for memory in memories])[:, None]
-        found = self.rollout.imagine(level, latest, context.tasks, sampling)
+        with self.rollout.working():
+            self.rollout.reserve(count, count)
+            self.rollout.encode(context)
+            found = self.rollout.imagine(level, latest, context.tasks, sampling)
+        if bool(found.rewards.isnan().any()):
+            raise NumericalError(
+                "the model answers NaN: its weights are damaged or training diverged; use another checkpoint, or "
+                "--precision float32"
+            )
         for memory, tokens in zip(memories, found.tokens[:, 0], strict=True):
             memory.tokens.append(tokens)
         return self._show(found.tokens[:, 0]), found.rewards[:, 0].cpu().numpy(), found.ends[:, 0].cpu().numpy()

@@ -44,11 +44,15 @@ class EvaluateConfig:
     simulations: int | None = None
     """MCTS: simulations a decision; default: the agent's own, or as many as beam search would imagine."""
     milliseconds: float | None = None
-    """Time for a decision, after which the best action so far is taken (results then depend on the machine); default:
-    the agent's own, usually no limit."""
+    """Time for a decision of the whole batch, after which the best actions so far are taken (results then depend on the
+    machine; --batch 1 gives one environment all of it); default: the agent's own, usually no limit."""
     uncertainty: float | None = None
     """Value actions and states by the ensemble's mean minus so many of its standard deviations; default: the agent's
     own, usually 0."""
+    gumbel: bool | None = None
+    """MCTS: choose at the root by Gumbel noise and sequential halving; default: the agent's own, usually PUCT."""
+    root_noise: float | None = None
+    """MCTS: share of Dirichlet noise in the root's priors; default: the agent's own, usually 0."""
     context: int | None = None
     """Steps of memory to plan from; default: as for width."""
     protocol: Literal["sticky", "published"] = "sticky"
@@ -112,7 +116,7 @@ def evaluate(config: EvaluateConfig) -> None:
 def planning_of(config: EvaluateConfig, agent: Agent, game: str) -> Planning:
     """How to play ``game``: what the call asks for, failing that the paper's settings or the agent's own."""
     named = config.planner or agent.planning.planner.name
-    options = ("width", "horizon", "simulations", "milliseconds", "uncertainty")
+    options = ("width", "horizon", "simulations", "milliseconds", "uncertainty", "gumbel", "root_noise")
     chosen: dict[str, Any] = {name: getattr(config, name) for name in options}
     context = config.context
     paper = get_game(game).published_planning

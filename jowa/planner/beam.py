@@ -19,7 +19,7 @@ from jowa.planner.drafts import DraftHead
 from jowa.planner.engine import Engine, Level
 from jowa.planner.imagination import Context
 from jowa.planner.plan import Plan, PlannerConfig, PlanningError, check_configs
-from jowa.planner.rollout import Rollout, one_torch_thread
+from jowa.planner.rollout import Rollout
 from jowa.planner.tree import BeamTreeProtocol, Int, describe_fault, make_beam_tree
 
 
@@ -58,12 +58,12 @@ class BeamPlanner:
         widths = np.array([config.width for config in configs], dtype=np.int64)
         horizons = np.array([config.depth for config in configs], dtype=np.int64)
         caution = torch.tensor([config.uncertainty for config in configs], device=self.rollout.device)
-        budget = _budget(configs)
-        searched = None
-        if self._on_device is not None and budget == np.inf:
-            searched = self._on_device.search(context, widths, horizons, caution)
-        if searched is None:
-            with one_torch_thread(self.rollout.engine):
+        budget = np.inf if self.config.milliseconds is None else self.config.milliseconds / 1000
+        with self.rollout.working():
+            searched = None
+            if self._on_device is not None and budget == np.inf:
+                searched = self._on_device.search(context, widths, horizons, caution)
+            if searched is None:
                 searched = self._on_host(context, widths, horizons, caution, start + budget)
         plan = _plan_of(searched, context.legal.cpu().numpy(), keep_frames)
         if plan.failed:
@@ -117,11 +117,6 @@ class BeamPlanner:
 
     def _to(self, array: NDArray[np.int64] | NDArray[np.int32]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.rollout.device)
-
-
-def _budget(configs: Sequence[PlannerConfig]) -> float:
-    """Seconds that all roots can wait: those of the least patient."""
-    return min((c.milliseconds for c in configs if c.milliseconds is not None), default=np.inf) / 1000
 
 
 def _plan_of(searched: Searched, legal: NDArray[np.bool_], keep_frames: bool) -> Plan:

@@ -109,6 +109,7 @@ class DeviceBeam:
             self._captured = grown
         assert self._graph is not None and self._decision is not None
         self._graph.replay()
+        self.rollout.engine.encoded += 1  # a replay is not seen by the engine
         return self._decision
 
     def _grown(self) -> int:

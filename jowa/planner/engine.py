@@ -11,6 +11,7 @@ pages of its imagined ancestors.  Who hands out pages, and when they are free ag
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from threading import RLock
 from typing import Protocol
 
 import torch
@@ -44,7 +45,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Imagined:
-    """What followed; idle rows hold zeros."""
+    """What followed; idle rows hold zeros.  Where a head answered NaN or infinity, reward, Q and spread are NaN."""
 
     tokens: Tensor
     """int64 (R, M, 36): the imagined frame."""
@@ -167,12 +168,15 @@ class Counters:
 class Engine(Protocol):
     """Keeps the contexts of roots and pages of imagined steps, and rolls the model forward.
 
-    An engine belongs to one thread at a time.  On a CPU a row's outcome depends on nothing but its root's context and
-    its own ancestors and action: not on other rows, on drafts, or on the number of threads, to the last bit.
+    An engine belongs to one thread at a time: hold its ``lock``.  On a CPU a row's outcome depends on nothing but its
+    root's context and its own ancestors and action: not on other rows, on drafts, or on the number of threads, to the
+    last bit.
     """
 
     device: torch.device
     counters: Counters
+    lock: RLock
+    """Held by who plans or dreams with the engine, from encoding to the last frame."""
     encoded: int
     """Grows whenever contexts or pages may have been overwritten (encode, a growing reserve): who shares an engine
     sees by it that somebody else used it."""

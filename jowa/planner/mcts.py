@@ -6,7 +6,7 @@ Letters: R roots asked for, S slots (who they are), M leaves a round, N nodes a 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jowa.config import TOKENS_PER_FRAME
+from jowa.errors import UsageError
 from jowa.model import WorldActionModel
 from jowa.planner.drafts import DraftHead
 from jowa.planner.engine import Engine, Level
 from jowa.planner.imagination import Context
 from jowa.planner.plan import Plan, PlannerConfig, PlanningError, check_configs
-from jowa.planner.rollout import Rollout, one_torch_thread
+from jowa.planner.rollout import Rollout
 from jowa.planner.tree import MCTSSettings, Selection, describe_fault, make_mcts_tree
 
 _FIELDS = ("tokens", "actions", "lengths", "tasks", "legal")
@@ -64,25 +65,39 @@ class _Search:
         self.spread = torch.zeros_like(self.q)
         self.known: dict[int, _Known] = {}
 
-    def advance(self, slot: int, now: _Known, gumbel: NDArray[np.float32]) -> bool:
-        """Move the root of ``slot`` to the child that was imagined as what then happened; False if there is none."""
+    def advance(self, nows: Mapping[int, _Known], gumbel: NDArray[np.float32]) -> set[int]:
+        """Move the root of each slot to the child that was imagined as what then happened; the slots that have one.
+
+        ``gumbel`` (S, A): the new noise.  What was imagined of the kept nodes moves with them.
+        """
         nodes = self.tree.nodes()
-        mine = nodes["root"] == slot
-        taken = np.flatnonzero(mine & (nodes["parent"] < 0) & (nodes["action"] == now.actions[-1]))
-        if not taken.size or int(mine.sum()) + now.config.budget > self.capacity:
-            return False
-        imagined = self.tokens[slot, int(nodes["node"][taken[0]])]
-        if not np.array_equal(imagined.cpu().numpy(), now.tokens[-1]):
-            return False
+        parents, flat = nodes["parent"], np.arange(len(nodes["root"]))
+        actions = np.full(self.slots, -1, dtype=np.int64)
+        budget = np.zeros(self.slots, dtype=np.int64)
+        for slot, now in nows.items():
+            actions[slot], budget[slot] = now.actions[-1], now.config.budget
+        taken = flat[(parents < 0) & (nodes["action"] == actions[nodes["root"]])]
+        seen = self.tokens[nodes["root"][taken], nodes["node"][taken]].cpu().numpy()
+        frames = zip(nodes["root"][taken].tolist(), seen, strict=True)
+        came_true = np.array([np.array_equal(frame, nows[slot].tokens[-1]) for slot, frame in frames], dtype=np.bool_)
+        # Below whom a node stands: parents come before their children.
+        top = flat.copy()
+        for _ in range(int(nodes["depth"].max(initial=0))):
+            top = np.where(parents[top] >= 0, parents[top], top)
+        sizes = np.bincount(top, minlength=len(flat))[taken]
+        # Beside the subtree the ancestors keep their pages.
+        room = sizes + nodes["depth"][taken] + budget[nodes["root"][taken]] <= self.capacity
         mask = np.zeros(self.slots, dtype=np.bool_)
-        mask[slot] = True
-        if not self.tree.advance(mask, np.full(self.slots, now.actions[-1]), gumbel)[slot]:
-            return False
-        origins = self.tree.origins()[slot]
-        kept = torch.from_numpy(origins[origins >= 0].astype(np.int64)).to(self.tokens.device)
+        mask[nodes["root"][taken[came_true & room]]] = True
+        if not mask.any():
+            return set()
+        mask &= self.tree.advance(mask, actions, gumbel)
+        moved = np.flatnonzero(mask)
+        origins = torch.from_numpy(self.tree.origins()[moved].astype(np.int64)).to(self.tokens.device)
+        rows = torch.from_numpy(moved).to(self.tokens.device)[:, None]
         for stored in (self.tokens, self.q, self.spread):
-            stored[slot, : len(kept)] = stored[slot, kept]
-        return True
+            stored[rows[:, 0]] = stored[rows, origins.clamp(min=0)]
+        return set(moved.tolist())
 
 
 class MCTSPlanner:
@@ -116,11 +131,15 @@ class MCTSPlanner:
         configs = [self.config] * count if configs is None else list(configs)
         check_configs(configs, self.config, context, self.rollout.context_steps)
         who = list(range(count)) if slots is None else list(slots)
-        search = self._prepare(configs, who, fresh=slots is None)
-        with one_torch_thread(self.rollout.engine):
-            self._begin(search, context, configs, who)
-            self._simulate(search, context, configs, who, start)
-        self._encoded = self.rollout.engine.encoded
+        with self.rollout.working():
+            search = self._prepare(configs, who, fresh=slots is None)
+            try:
+                self._begin(search, context, configs, who)
+                self._simulate(search, context, configs, who, start)
+            except BaseException:
+                self._search = None  # its trees are in the midst of a round
+                raise
+            self._encoded = self.rollout.engine.encoded
         plan = _plan_of(search, context, who, keep_frames)
         if plan.failed:
             raise PlanningError(plan)
@@ -129,11 +148,21 @@ class MCTSPlanner:
     def _prepare(self, configs: Sequence[PlannerConfig], who: Sequence[int], fresh: bool) -> _Search:
         """Trees for these slots; the ones there are, unless they are too small or somebody else used the engine."""
         slots = max(who, default=-1) + 1
-        capacity = max((2 * config.budget for config in configs), default=0)
+        # Room for the subtree that is kept from one decision to the next, which grows with each.
+        kept = 2 if self.config.reuse else 0
+        budget = max((config.budget for config in configs), default=0)
+        capacity = max((1 + kept) * budget + kept * self.rollout.context_steps, 1)
         search = self._search
         if search is None or slots > search.slots or capacity > search.capacity:
             slots = max(slots, 0 if search is None else search.slots)
-            search = _Search(slots, max(capacity, 1), self.config, self.rollout.num_actions, self.rollout.device)
+            try:
+                search = _Search(slots, capacity, self.config, self.rollout.num_actions, self.rollout.device)
+                self.rollout.reserve(slots, slots * search.tree.pages_per_root)
+            except (MemoryError, torch.OutOfMemoryError) as error:
+                raise UsageError(
+                    f"there is no memory for {slots} trees of {capacity} nodes: lower --simulations, or play fewer "
+                    "environments at once"
+                ) from error
         if fresh or self.rollout.engine.encoded != self._encoded:
             search.known.clear()
         self._search = search
@@ -146,21 +175,22 @@ class MCTSPlanner:
     def _begin(self, search: _Search, context: Context, configs: Sequence[PlannerConfig], who: Sequence[int]) -> None:
         """Bring each root's tree to the present: the subtree of what came true, or the root alone."""
         host = Context(*(getattr(context, name).cpu() for name in _FIELDS))
-        fresh = []
         noise = np.zeros((search.slots, self.rollout.num_actions), dtype=np.float32)
+        nows, again = {}, {}
         for row, (slot, config) in enumerate(zip(who, configs, strict=True)):
             length = int(host.lengths[row])
-            now = _Known(
+            now = nows[slot] = _Known(
                 host.tokens[row, :length].numpy().copy(), host.actions[row, : length - 1].numpy().copy(),
                 int(host.tasks[row]), host.legal[row].numpy().copy(), config,
             )  # fmt: skip
             known = search.known.get(slot)
-            again = known is not None and config.reuse and not config.root_noise and known.grown(now)
+            if known is not None and config.reuse and not config.root_noise and known.grown(now):
+                again[slot] = now
             if config.gumbel:
                 noise[slot] = self._generator(config, slot).gumbel(size=self.rollout.num_actions)
-            if not (again and search.advance(slot, now, noise)):
-                fresh.append(row)
-            search.known[slot] = now
+        moved = search.advance(again, noise) if again else set()
+        fresh = [row for row, slot in enumerate(who) if slot not in moved]
+        search.known.update(nows)
         if fresh:
             self._start(search, context, host, configs, who, fresh, noise)
 

@@ -138,13 +138,17 @@ class RootSearch:
         weight = math.log((total + s.c_base + 1.0) / s.c_base) + s.c_init
         return score + float(node.priors[action]) * math.sqrt(total) / (1.0 + n + pending) * weight
 
-    def gumbel_score(self, action: int) -> float:
-        """The score by which the Gumbel root chooses."""
+    def gumbel_score(self, action: int, visits: int) -> float:
+        """The score by which the Gumbel root chooses among actions that were tried ``visits`` times.
+
+        Untried ones have all the same completed Q in the paper, so that noise and prior decide which are considered.
+        """
         s, root = self.settings, self.nodes[0]
         most = max((child.visits for child in root.children.values()), default=0)
         prior = float(root.priors[action])
         log_prior = math.log(prior) if prior else -math.inf
-        sigma = (s.c_visit + most) * s.c_scale * self.normalised(self.edge_q(root, action))
+        scale = (s.c_visit + most) * s.c_scale if visits else 0.0
+        sigma = scale * self.normalised(self.edge_q(root, action))
         return self.gumbel[action] + log_prior + sigma
 
     def tried(self, action: int, with_pending: bool) -> int:
@@ -159,7 +163,8 @@ class RootSearch:
         if node.parent or not self.settings.gumbel:
             return max(self.legal, key=lambda action: self.puct(node, action))
         visits = considered_visits(self.considered, self.budget, self.simulations + len(self.leaves))
-        return max((a for a in self.legal if self.tried(a, True) == visits), key=self.gumbel_score)
+        open_actions = (a for a in self.legal if self.tried(a, True) == visits)
+        return max(open_actions, key=lambda action: self.gumbel_score(action, visits))
 
     def select(self, wanted: int) -> None:
         """Walk up to ``wanted`` times; fills ``leaves``."""
@@ -248,7 +253,8 @@ class RootSearch:
         root = self.nodes[0]
         most = max(self.tried(action, False) for action in self.legal)
         if self.settings.gumbel and most:
-            action = max((a for a in self.legal if self.tried(a, False) == most), key=self.gumbel_score)
+            tried = (a for a in self.legal if self.tried(a, False) == most)
+            action = max(tried, key=lambda a: self.gumbel_score(a, most))
         else:
             visits = {a: child.visits for a, child in root.children.items()}
             action = max(self.legal, key=lambda a: (visits.get(a, 0), self.edge_q(root, a)))

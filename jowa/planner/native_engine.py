@@ -6,6 +6,7 @@ Letters as in :mod:`jowa.planner.engine`, and D width, H heads, d = D / H, E mem
 from __future__ import annotations
 
 from collections.abc import Iterator
+from threading import RLock
 from typing import Any, Literal
 
 import numpy as np
@@ -56,6 +57,7 @@ class NativeEngine:
         self.device = torch.device("cpu")
         self.counters = Counters()
         self.encoded = 0
+        self.lock = RLock()
         self._sizes = (0, 0)
         self._engine = _native.Engine(
             layers=config.layers,

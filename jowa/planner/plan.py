@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
@@ -14,6 +15,10 @@ from jowa.planner.imagination import Context
 
 PlannerName = Literal["none", "beam", "mcts"]
 DraftName = Literal["off", "copy", "last-change", "head"]
+
+
+MOST_SIMULATIONS, TIMED_SIMULATIONS = 10_000, 500
+"""What a tree has room for: a simulation may own a page of keys and values, megabytes in a large model."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +37,17 @@ class PlannerConfig:
     respect_ends: bool = True
     """After a predicted end the value is 0 and the node is not expanded; off: as published, for its cases."""
     uncertainty: float = 0.0
-    """Actions and states are valued by the ensemble's mean minus so many of its standard deviations."""
+    """Actions and states are valued by the ensemble's mean minus so many of its standard deviations; of no effect
+    where the critic has one member."""
     milliseconds: float | None = None
-    """Time for a decision, after which the best action so far is taken; None: no limit."""
+    """Time for a decision, after which the best action so far is taken; None: no limit.  It is the time of the whole
+    batch: of many environments each gets a share, and what they decide depends on how fast the machine is."""
     draft: DraftName | None = None
     """How frames are guessed before they are imagined, which changes the time only.  None: by the agent's draft head
     if it has one, else ``last-change``."""
     simulations: int | None = None
-    """MCTS: simulations a decision; None: as many as beam search would imagine, K^2 (H - 1) + K."""
+    """MCTS: simulations a decision, at most 10,000; None: as many as beam search would imagine, K^2 (H - 1) + K, or
+    with ``milliseconds`` as many as there is time for, at most 500."""
     leaves: int = 4
     """MCTS: leaves of a root that are imagined at once, kept apart by virtual loss."""
     temperature: float = 1.0
@@ -54,7 +62,7 @@ class PlannerConfig:
     """MCTS with ``gumbel``: actions considered at most."""
     reuse: bool = True
     """MCTS: keep the subtree of what then happened, where the context grows and the imagined frame came true; not
-    with noise or ``gumbel``, which draw anew at each root."""
+    with ``root_noise``, which changes the priors of each root."""
     seed: int = 0
     """MCTS: of the noise."""
 
@@ -74,6 +82,11 @@ class PlannerConfig:
         for name in ("temperature", "dirichlet"):
             if not getattr(self, name) > 0.0:
                 raise UsageError(f"{name} is {getattr(self, name)}, expected a number above 0")
+        for name in ("temperature", "dirichlet", "uncertainty", "milliseconds"):
+            if not math.isfinite(getattr(self, name) or 0.0):
+                raise UsageError(f"{name} is {getattr(self, name)}, expected a finite number")
+        if self.simulations is not None and self.simulations > MOST_SIMULATIONS:
+            raise UsageError(f"simulations is {self.simulations}, expected at most {MOST_SIMULATIONS}")
 
     @property
     def depth(self) -> int:
@@ -85,6 +98,8 @@ class PlannerConfig:
         """Simulations of MCTS a decision."""
         if self.simulations is not None:
             return self.simulations
+        if self.milliseconds is not None and self.horizon:
+            return TIMED_SIMULATIONS
         return 0 if self.horizon == 0 else self.width**2 * (self.horizon - 1) + self.width
 
 
@@ -136,7 +151,7 @@ class Planner(Protocol):
         ...
 
 
-SHARED = ("name", "gamma", "respect_ends", "temperature", "gumbel")
+SHARED = ("name", "gamma", "respect_ends", "milliseconds", "temperature", "gumbel")
 """Settings that are the same for all roots of a batch."""
 
 

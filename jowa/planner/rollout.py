@@ -26,20 +26,6 @@ def make_engine(model: WorldActionModel, autocast: torch.dtype | None = None) ->
     return TorchEngine(model, autocast)
 
 
-@contextmanager
-def one_torch_thread(engine: Engine) -> Iterator[None]:
-    """While the native engine works: torch's threads spin behind each of its operations, on the cores that it needs."""
-    threads = torch.get_num_threads()
-    if not isinstance(engine, NativeEngine) or threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 class Rollout:
     """Imagines levels of rows, guessing their frames as the configuration says."""
 
@@ -66,6 +52,20 @@ class Rollout:
         if config.draft in (None, "last-change"):
             return LastChangeDrafter(model.config, self.device)
         return CopyDrafter() if config.draft == "copy" else None
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Around everything from encoding to the last frame: others who share the engine wait, and while the native
+        engine works torch keeps to one thread (its others spin behind each operation, on the cores that it needs)."""
+        threads = torch.get_num_threads()
+        with self.engine.lock:
+            if isinstance(self.engine, NativeEngine) and threads > 1:
+                torch.set_num_threads(1)
+            try:
+                yield
+            finally:
+                if torch.get_num_threads() != threads:
+                    torch.set_num_threads(threads)
 
     @property
     def guesses(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from threading import RLock
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,7 @@ class TorchEngine:
         self.device = model.position_embedding.weight.device
         self.counters = Counters()
         self.encoded = 0
+        self.lock = RLock()
         self.grown = 0
         """How often the buffers moved: what was captured before points at the old ones."""
         self.autocast = autocast
@@ -145,13 +147,14 @@ class TorchEngine:
             frames = self.model.embed_frames(inputs, positions, tasks)
             embedded = torch.where((fed == 0)[..., None], actions, frames)
             hidden = self.model.transformer(embedded, _Attend(self, state, fed, count, rows))
-            chosen = state.choose(self.model.frame_head(hidden), fed)
+            logits = self.model.frame_head(hidden)
+            chosen, sound = state.choose(logits, fed), logits.isfinite().all(-1)
             state.note_outcome(
                 self.model.reward_head(hidden[:, 0]), self.model.end_head(hidden[:, 0]), at_action=fed[:, 0] == 0
             )
             # The last token of a block is the last of the frame in the pass that ends the row.
             values = self._values(hidden[:, -1])
-        state.settle(fed, chosen, values)
+        state.settle(fed, chosen, sound, values)
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)

@@ -36,6 +36,8 @@ class PassState:
     ends: Tensor
     q: Tensor
     spread: Tensor
+    broken: Tensor
+    """bool (N,): a head answered NaN or infinity."""
     block: int
     passes: Tensor
     """int64 (N,), as are the next three: see :class:`jowa.planner.engine.Counters`."""
@@ -64,7 +66,7 @@ class PassState:
         q, spread = zeros(actions, dtype=torch.float32), zeros(actions, dtype=torch.float32)
         return cls(
             level, sampling, depths, own, tokens, zeros(), fed, zeros(dtype=torch.float32), zeros(dtype=torch.bool),
-            q, spread, block, zeros(), zeros(), zeros(), zeros(),
+            q, spread, zeros(dtype=torch.bool), block, zeros(), zeros(), zeros(), zeros(),
         )  # fmt: skip
 
     def finished(self) -> Tensor:
@@ -87,11 +89,16 @@ class PassState:
             seeds = self.sampling.seeds.reshape(-1)
             reward = draw(reward_logits.float().softmax(-1), uniform(seeds, REWARD_DRAW))
             end = draw(end_logits.float().softmax(-1), uniform(seeds, END_DRAW))
+        sound = reward_logits.isfinite().all(-1) & end_logits.isfinite().all(-1)
+        self.broken = self.broken | (at_action & ~sound)
         self.rewards = torch.where(at_action, reward.float() - 1, self.rewards)
         self.ends = torch.where(at_action, end == 1, self.ends)
 
-    def settle(self, fed: Tensor, chosen: Tensor, values: Values) -> None:
-        """Compare the guesses with what was ``chosen`` int64 (N, B) after each token fed, at places ``fed`` (N, B)."""
+    def settle(self, fed: Tensor, chosen: Tensor, sound: Tensor, values: Values) -> None:
+        """Compare the guesses with what was ``chosen`` int64 (N, B) after each token fed, at places ``fed`` (N, B).
+
+        ``sound`` bool (N, B): whether the logits were finite there.
+        """
         running = ~self.finished()
         last = torch.arange(self.block, device=fed.device) == self.block - 1
         held = self.tokens.gather(1, fed)
@@ -102,6 +109,7 @@ class PassState:
         until = fed.gather(1, stop)[:, 0]
         learnt = (fed >= self.known[:, None]) & (fed <= until[:, None]) & running[:, None]
         self.tokens = self.tokens.scatter(1, fed, torch.where(learnt, chosen, held))
+        self.broken = self.broken | (learnt & ~sound & (fed < TOKENS_PER_FRAME)).any(1)
         fresh = fed >= self.fed[:, None]
         guesses = fresh & (fed > self.known[:, None])
         self.guessed += (guesses & running[:, None]).sum(1)
@@ -119,8 +127,12 @@ class PassState:
         """The outcome, idle rows silenced."""
         live = self.depths >= 0
         tokens = torch.where(live[:, None], self.tokens[:, :TOKENS_PER_FRAME], 0).view(roots, rows, TOKENS_PER_FRAME)
-        q, spread = (values.view(roots, rows, values.shape[-1]) for values in (self.q, self.spread))
-        rewards, ends = torch.where(live, self.rewards, 0.0), self.ends & live
+        # Copies, all of them: on a GPU the state is used again.
+        kept = ((live & ~self.broken)[:, None], torch.where(self.broken & live, torch.nan, 0.0)[:, None])
+        q, spread = (torch.where(kept[0], values, kept[1]).view(roots, rows, values.shape[-1])
+                     for values in (self.q, self.spread))  # fmt: skip
+        rewards = torch.where(live & ~self.broken, self.rewards, kept[1][:, 0])
+        ends = self.ends & live
         return Imagined(tokens, rewards.view(roots, rows), ends.view(roots, rows), q, spread)
 
 

@@ -318,12 +318,13 @@ def test_the_schedule_is_sequential_halving(considered, budget):
 
 
 @both
-def test_a_gumbel_root_halves_by_noise_prior_and_value(kind):
+@pytest.mark.parametrize(("c_visit", "c_scale"), [(0.0, 0.1), (50.0, 1.0)])
+def test_a_gumbel_root_halves_by_noise_prior_and_value(kind, c_visit, c_scale):
     """One level, fixed values: the root's visits must be those of sequential halving over the same scores."""
     rng = np.random.default_rng(0)
     for considered, budget in ((4, 16), (6, 30), (1, 3), (8, 10)):
         q, gumbel = rng.normal(size=8).astype(np.float32), rng.gumbel(size=8).astype(np.float32)
-        tree = kind(1, 16, 8, MCTSSettings(gumbel=True, gamma=1.0, c_visit=0.0, c_scale=0.1))
+        tree = kind(1, 16, 8, MCTSSettings(gumbel=True, gamma=1.0, c_visit=c_visit, c_scale=c_scale))
         tree.start(np.ones(1, np.bool_), q[None], np.ones((1, 8), np.bool_), full(1, 1), gumbel=gumbel[None],
                    budget=full(1, budget), considered=full(1, considered))  # fmt: skip
         while not tree.exhausted[0]:
@@ -334,11 +335,12 @@ def test_a_gumbel_root_halves_by_noise_prior_and_value(kind):
         scale = (q.astype(np.float64) - q.min()) / (float(q.max()) - float(q.min()))
         visits = np.zeros(8, np.int64)
         for count in sequential_halving(considered, budget):
-            scores = logits + visits.max() * 0.1 * scale
+            # Noise and prior choose whom to consider; values join in once each of those was tried.
+            scores = logits + (c_visit + visits.max()) * c_scale * scale * (count > 0)
             scores[visits != count] = -np.inf
             visits[scores.argmax()] += 1
         assert tree.root_children()["visits"][0].tolist() == visits.tolist()
-        scores = logits + visits.max() * 0.1 * scale
+        scores = logits + (c_visit + visits.max()) * c_scale * scale
         assert tree.best()[0][0] == np.where(visits == visits.max(), scores, -np.inf).argmax()
 
 

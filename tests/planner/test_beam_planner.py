@@ -280,7 +280,7 @@ def test_nan_in_imagination_alone_names_the_root(model, context) -> None:
         broken.action_embedding.weight[only] = torch.nan
     root = alone(context, 3)
     root.actions.fill_((only + 1) % 18)
-    with pytest.raises(NumericalError, match=r"root 0 could not be decided: .* NaN"):
+    with pytest.raises(NumericalError, match="root 0 could not be decided: a reward is not finite"):
         BeamPlanner(broken, PlannerConfig("beam", 2, 2)).plan(root)
 
 

@@ -77,6 +77,7 @@ def test_the_planner_may_stay_on_the_device(monkeypatch: pytest.MonkeyPatch, dra
         np.testing.assert_array_equal(plan.candidate_actions, expected.candidate_actions)
         np.testing.assert_array_equal(plan.frames, expected.frames)
         np.testing.assert_array_equal(plan.nodes["action"], expected.nodes["action"])
+    assert planner.rollout.engine.encoded > 3, "who shares the engine sees that it was used"
     assert planner._on_device is not None and len(planner._on_device._beams) == (2 if draft == "copy" else 1)
 
 

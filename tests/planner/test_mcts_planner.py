@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import threading
 import time
 
 import numpy as np
@@ -14,8 +15,11 @@ from jowa.config import ModelConfig
 from jowa.errors import UsageError
 from jowa.model import WorldActionModel
 from jowa.model.heads import expectation, q_distribution
-from jowa.planner import Context, MCTSPlanner, PlannerConfig, PlanningError
+from jowa.planner import BeamPlanner, Context, MCTSPlanner, PlannerConfig, PlanningError, make_engine
+from jowa.planner.native_engine import NativeEngine, native_engine_available
+from jowa.planner.torch_engine import TorchEngine
 
+needs_native = pytest.mark.skipif(not native_engine_available(), reason="the native core was not built")
 SMALL = ModelConfig(layers=2, heads=2, width=16, q_width=12, q_ensemble=2, vocab_size=20, context_steps=5, num_tasks=4)
 GAMMA = 0.9
 CONFIG = PlannerConfig("mcts", 3, 2, GAMMA, simulations=12, leaves=3)
@@ -195,22 +199,112 @@ def came_true(context: Context, plan, root: int) -> Context:
 
 
 @pytest.mark.parametrize("options", [{}, {"gumbel": True, "considered": 4}])
-def test_the_tree_is_used_again_when_what_was_imagined_came_true(model, context, options: dict) -> None:
-    config = dataclasses.replace(CONFIG, respect_ends=False, **options)
+def test_a_tree_is_used_again_as_long_as_what_was_imagined_comes_true(model, context, options: dict) -> None:
+    """Four decisions in a row, of which the context has room for all: one encoding, and subtrees that are right."""
+    config = dataclasses.replace(CONFIG, horizon=1, respect_ends=False, simulations=30, **options)
     planner = MCTSPlanner(model, config)
-    first = planner.plan(context, keep_frames=True, slots=[0, 1, 2, 3])
-    before = planner.rollout.engine.counters.frames
-    later = came_true(context, first, 0)
-    second = planner.plan(later, keep_frames=True, slots=[0])
-    nodes = second.nodes
-    held = nodes["visits"].sum() - 0
-    assert nodes["visits"][nodes["parent"] < 0].sum() > 12, "visits of the last decision are kept"
-    assert planner.rollout.engine.counters.frames - before <= 12 < held
-    for at in range(len(nodes["root"])):
-        frame, reward, _, _ = imagine(model, later, nodes["action"][path_to(nodes, at)].tolist())[-1]
-        assert second.frames[at].tolist() == frame.tolist() and nodes["reward"][at] == reward
-    fresh = MCTSPlanner(model, dataclasses.replace(config, reuse=False)).plan(later, slots=[0])
-    np.testing.assert_allclose(second.q, fresh.q, rtol=1e-4, atol=1e-4)
+    now, kept = alone(context, 0), 0
+    for decision in range(4):
+        before = planner.rollout.engine.counters.frames
+        encoded = planner.rollout.engine.encoded
+        plan = planner.plan(now, keep_frames=True, slots=[2])
+        nodes = plan.nodes
+        assert (planner.rollout.engine.encoded > encoded) == (decision == 0), "the context was encoded again"
+        imagined = planner.rollout.engine.counters.frames - before
+        assert len(nodes["root"]) == kept + imagined, "nodes of the last decision are kept, and no others"
+        for at in range(0, len(nodes["root"]), 5):
+            frame, reward, _, _ = imagine(model, now, nodes["action"][path_to(nodes, at)].tolist())[-1]
+            assert plan.frames[at].tolist() == frame.tolist() and nodes["reward"][at] == reward
+        fresh = MCTSPlanner(model, dataclasses.replace(config, reuse=False)).plan(now, slots=[0])
+        np.testing.assert_allclose(plan.q, fresh.q, rtol=1e-4, atol=1e-4)
+        child = int(np.flatnonzero((nodes["parent"] < 0) & (nodes["action"] == plan.actions[0]))[0])
+        kept = sum(path_to(nodes, at)[0] == child for at in range(len(nodes["root"]))) - 1
+        now = came_true(now, plan, 0)
+    assert kept == 0, "the last root stands at the end of the model's context"
+
+
+def test_trees_of_many_slots_go_on_together(model, context) -> None:
+    """Some of what was imagined comes true and some does not; each slot decides as it does alone."""
+    config = dataclasses.replace(CONFIG, respect_ends=False, simulations=15)
+    slots = [3, 0, 2, 1]
+    planner = MCTSPlanner(model, config)
+    first = planner.plan(context, keep_frames=True, slots=slots)
+    later = [came_true(context, first, root) for root in (0, 2)]
+    later[1].tokens[0, -1, 7] = (later[1].tokens[0, -1, 7] + 1) % 20
+    length = max(int(one.lengths[0]) for one in later)
+
+    def padded(one: Context) -> Context:
+        more = length - int(one.lengths[0])
+        tokens = torch.nn.functional.pad(one.tokens, (0, 0, 0, more))
+        return dataclasses.replace(one, tokens=tokens, actions=torch.nn.functional.pad(one.actions, (0, more)))
+
+    wide = [padded(one) for one in later]
+    both = Context(*(torch.cat([getattr(one, f.name) for one in wide]) for f in dataclasses.fields(Context)))
+    together = planner.plan(both, keep_frames=True, slots=[3, 2])
+    for row, root in enumerate((0, 2)):
+        single = MCTSPlanner(model, config)
+        single.plan(alone(context, root), keep_frames=True, slots=[slots[root]])
+        plan = single.plan(later[row], keep_frames=True, slots=[slots[root]])
+        mine = together.nodes["root"] == row
+        np.testing.assert_array_equal(plan.nodes["visits"], together.nodes["visits"][mine])
+        np.testing.assert_array_equal(plan.frames, together.frames[mine])
+        assert plan.actions[0] == together.actions[row]
+
+
+def test_an_interrupted_search_leaves_the_planner_usable(model, context, monkeypatch: pytest.MonkeyPatch) -> None:
+    planner = MCTSPlanner(model, CONFIG)
+    expected = planner.plan(context)
+    imagine_level = planner.rollout.imagine
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(planner.rollout, "imagine", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        planner.plan(context)
+    monkeypatch.setattr(planner.rollout, "imagine", imagine_level)
+    assert planner.plan(context).actions.tolist() == expected.actions.tolist()
+
+
+@pytest.mark.parametrize("kind", [BeamPlanner, MCTSPlanner])
+@pytest.mark.parametrize("head", ["frame_head", "reward_head", "end_head"])
+@pytest.mark.parametrize("make", [TorchEngine, pytest.param(NativeEngine, marks=needs_native)])
+def test_nan_of_any_head_names_the_root(model, context, kind: type, head: str, make: type) -> None:
+    """One weight of one class, which the most likely class would hide."""
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        getattr(broken, head)[2].bias[1] = torch.nan
+    config = dataclasses.replace(CONFIG, name="beam" if kind is BeamPlanner else "mcts")
+    with pytest.raises(PlanningError, match=r"root 0 .*could not be decided") as caught:
+        kind(broken, config, engine=make(broken)).plan(context)
+    assert sorted(caught.value.plan.failed) == [0, 1, 2, 3]
+
+
+def test_players_of_one_engine_may_play_in_several_threads(model, context) -> None:
+    engine = make_engine(model)
+    planners = [BeamPlanner(model, PlannerConfig("beam", 3, 2, GAMMA), engine=engine) for _ in range(2)]
+    planners.append(MCTSPlanner(model, CONFIG, engine=engine))
+    parts = [alone(context, root) for root in range(3)]
+    expected = [planner.plan(part).scores[0] for planner, part in zip(planners, parts, strict=True)]
+    wrong: list[object] = []
+
+    def play(planner, part, score) -> None:
+        for _ in range(30):
+            found = planner.plan(part).scores[0]
+            if found != score:
+                wrong.append((found, score))
+
+    threads = [threading.Thread(target=play, args=job) for job in zip(planners, parts, expected, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_time_alone_may_limit_a_search() -> None:
+    assert PlannerConfig("mcts", 2, 2, milliseconds=5.0).budget > PlannerConfig("mcts", 2, 2).budget
+    assert PlannerConfig("mcts", 2, 2, milliseconds=5.0, simulations=7).budget == 7
 
 
 def test_a_tree_is_not_used_again_for_anything_else(model, context) -> None:
@@ -237,10 +331,10 @@ def test_a_tree_is_not_used_again_for_anything_else(model, context) -> None:
 
 
 def test_time_ends_a_search(model, context) -> None:
-    config = dataclasses.replace(CONFIG, simulations=1_000_000, leaves=1, milliseconds=150.0)
+    config = dataclasses.replace(CONFIG, leaves=1, milliseconds=150.0)
     one = alone(context, 0)
-    planner = MCTSPlanner(model, dataclasses.replace(config, simulations=2000))
-    planner.plan(one, configs=[dataclasses.replace(config, simulations=2000, milliseconds=1.0)])  # buffers are made
+    planner = MCTSPlanner(model, dataclasses.replace(config, simulations=5000))
+    planner.plan(one)  # buffers are made
     start = time.perf_counter()
     plan = planner.plan(one)
     assert time.perf_counter() - start < 1.0
@@ -265,6 +359,8 @@ def test_nan_weights_name_the_root_and_leave_the_others(model, context) -> None:
         ({"temperature": 0.0}, "temperature"),
         ({"root_noise": 1.5}, "root_noise"), ({"dirichlet": 0.0}, "dirichlet"), ({"draft": "guess"}, "unknown draft"),
         ({"uncertainty": -1.0}, "uncertainty"), ({"milliseconds": -1.0}, "milliseconds"),
+        ({"uncertainty": np.inf}, "finite"), ({"temperature": np.inf}, "finite"),
+        ({"simulations": 10**6}, "at most 10000"),
     ],
 )  # fmt: skip
 def test_impossible_settings_are_named(options: dict, message: str) -> None:
