@@ -27,7 +27,6 @@ PLANNERS = {
     "beam, width 4": PlannerConfig("beam", width=4, horizon=1),
     "mcts, 4 simulations": PlannerConfig("mcts", horizon=1, simulations=4),
     "mcts, 16 simulations": PlannerConfig("mcts", horizon=1, simulations=16),
-    "mcts, 64 simulations": PlannerConfig("mcts", horizon=1, simulations=64),
 }
 Point = tuple[float, float, tuple[float, float]]
 
@@ -71,7 +70,8 @@ def draw(curves: dict[str, dict[str, Point]]) -> None:
         for number, (label, (milliseconds, mean, (low, high))) in enumerate(points.items()):
             error = [[mean - low], [high - mean]]
             panel.errorbar(milliseconds, mean, error, marker="o", capsize=4, label=label, color=f"C{number}")
-        panel.set(title=game, xscale="log", xlabel="milliseconds a step and environment", ylabel="score (95% interval)")
+        panel.set(title=game, xlabel="milliseconds a step and environment", ylabel="score (95% interval)")
+        panel.set_xlim(left=0)
         panel.grid(alpha=0.3)
     panels[0][-1].legend(fontsize=8, loc="best")
     figure.tight_layout()

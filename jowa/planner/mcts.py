@@ -270,6 +270,11 @@ class MCTSPlanner:
     def _expand(self, search: _Search, selection: Selection, tasks: Tensor, caution: Tensor) -> None:
         """Imagine the leaves of one round and back their values up."""
         device = self.rollout.device
+        if not selection.valid.any():  # all walks ended at states that are known to their end
+            shape = selection.valid.shape
+            nothing = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.bool_)
+            search.tree.backup(*nothing, np.zeros((*shape, self.rollout.num_actions), dtype=np.float32))
+            return
         valid = torch.from_numpy(selection.valid).to(device)
         nodes = torch.from_numpy(selection.nodes.astype(np.int64)).to(device)
         parents = torch.from_numpy(selection.parents.astype(np.int64)).to(device)
