@@ -11,7 +11,7 @@ import torch
 from jowa.agent import Agent
 from jowa.config import ModelConfig, TokenizerConfig
 from jowa.data.store import EpisodeStore
-from jowa.draft import Moments, Pairs, imagine_pairs, measure, train_head
+from jowa.draft import Moments, Pairs, imagine_pairs, measure, recorded_pairs, train_head
 from jowa.draft.__main__ import DraftConfig, run
 from jowa.errors import DataError, UsageError
 from jowa.model import WorldActionModel
@@ -147,6 +147,21 @@ def test_the_command_adds_a_head_that_changes_no_decision(
         agent.player(["Pong"], PlannerConfig("beam", draft="head"), 2)
     agent.save(folder)
     assert not (folder / "draft.safetensors").exists(), "an agent saved without a head has none"
+
+
+def test_recorded_frames_are_measured_and_nothing_is_saved(
+    agent: Agent, sprite_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = EpisodeStore.open(sprite_store)
+    moments = Moments.draw(store, "Pong", range(store.num_episodes("Pong")), 2, 5, np.random.default_rng(0))
+    pairs = recorded_pairs(agent, moments)
+    seen = agent.encode(moments.frames)
+    assert torch.equal(pairs.tokens, seen[:, 0]) and torch.equal(pairs.outcomes, seen[:, 1])
+    assert pairs.actions.tolist() == moments.actions[:, 0].tolist()
+    agent.save(tmp_path / "agent")
+    run(DraftConfig(tmp_path / "agent", sprite_store, moments=20, steps=3, recorded=True, device="cpu"))
+    assert "held-out recorded frames" in capsys.readouterr().out
+    assert not (tmp_path / "agent" / "draft.safetensors").exists()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from jowa.agent import Agent
 from jowa.data.store import EpisodeStore
-from jowa.draft.distill import Moments, Pairs, imagine_pairs, train_head
+from jowa.draft.distill import Moments, Pairs, imagine_pairs, recorded_pairs, train_head
 from jowa.draft.measure import measure
 from jowa.errors import UsageError, command
 from jowa.options import parse_options
@@ -38,6 +38,9 @@ class DraftConfig:
     """Training steps of 64 frames; 0: only measure."""
     held_out: float = 0.1
     """Share of the episodes (the last ones) kept for measuring."""
+    recorded: bool = False
+    """Guess recorded frames instead of imagined ones, and only measure: what the tokenizer makes of the frames, for a
+    model that imagines what happens."""
     context: int | None = None
     """Steps of memory; None: the agent's own."""
     seed: int = 0
@@ -63,11 +66,13 @@ def run(config: DraftConfig) -> None:
     if not games:
         raise UsageError(f"{config.data} holds none of the agent's games ({', '.join(agent.tasks)})")
     context = agent.planning.context if config.context is None else config.context
-    context = min(context, agent.model.config.context_steps - 1)
+    context = 2 if config.recorded else min(context, agent.model.config.context_steps - 1)
     generator = np.random.default_rng(config.seed)
     kept: dict[str, Pairs] = {}
     pairs: list[Pairs] = []
-    with steps_progress("imagining", config.moments * len(games), "moments") as advance:
+    with steps_progress(
+        "encoding" if config.recorded else "imagining", config.moments * len(games), "moments"
+    ) as advance:
         for done, game in enumerate(games):
             count = store.num_episodes(game)
             last = max(1, round(count * config.held_out))
@@ -78,8 +83,12 @@ def run(config: DraftConfig) -> None:
             test = max(1, config.moments // 10)
             parts = ((range(count - last), config.moments - test), (range(count - last, count), test))
             drawn = [Moments.draw(store, game, episodes, context, n, generator) for episodes, n in parts]
-            pairs.append(imagine_pairs(agent, drawn[0], generator))
-            kept[game] = imagine_pairs(agent, drawn[1], generator)
+            shown, held = (
+                recorded_pairs(agent, part) if config.recorded else imagine_pairs(agent, part, generator)
+                for part in drawn
+            )  # fmt: skip
+            pairs.append(shown)
+            kept[game] = held
             advance((done + 1) * config.moments, game)
     if config.steps:
         with steps_progress("training the draft head", config.steps, "steps") as advance:
@@ -88,12 +97,13 @@ def run(config: DraftConfig) -> None:
                 advance=lambda n, loss: advance(n, f"loss {loss:.3f}"),
             )  # fmt: skip
         agent.add_draft_head(head)
-        agent.save_draft_head(config.agent)
-    _report(agent, kept)
+        if not config.recorded:
+            agent.save_draft_head(config.agent)
+    _report(agent, kept, f"held-out {'recorded' if config.recorded else 'imagined'} frames")
 
 
-def _report(agent: Agent, kept: dict[str, Pairs]) -> None:
-    table = Table("game", "guess", "tokens changed", "accepted", "passes a frame", title="held-out imagined frames")
+def _report(agent: Agent, kept: dict[str, Pairs], title: str) -> None:
+    table = Table("game", "guess", "tokens changed", "accepted", "passes a frame", title=title)
     for game, pairs in kept.items():
         for number, (name, found) in enumerate(measure(agent, pairs).items()):
             table.add_row(

@@ -80,6 +80,19 @@ class Pairs:
                      for name in ("tokens", "actions", "tasks", "outcomes")))  # fmt: skip
 
 
+def recorded_pairs(agent: Agent, moments: Moments) -> Pairs:
+    """What happened instead of what is imagined: the last of ``moments``' steps, of which there must be two.
+
+    It shows what the tokenizer makes of the frames, whatever the model has learned.
+    """
+    tokens = [
+        agent.encode(moments.frames[start : start + BATCH, -2:]) for start in range(0, len(moments.frames), BATCH)
+    ]
+    joined = torch.cat(tokens)
+    tasks = torch.full((len(joined),), agent.task_id(moments.game), dtype=torch.int64, device=agent.device)
+    return Pairs(joined[:, 0], torch.from_numpy(moments.actions[:, -2].copy()).to(agent.device), tasks, joined[:, 1])
+
+
 def imagine_pairs(agent: Agent, moments: Moments, generator: np.random.Generator) -> Pairs:
     """Two imagined steps from each moment, greedily."""
     context_steps = agent.model.config.context_steps
@@ -90,7 +103,8 @@ def imagine_pairs(agent: Agent, moments: Moments, generator: np.random.Generator
     parts = []
     for start in range(0, count, BATCH):
         part = Moments(moments.game, moments.frames[start : start + BATCH], moments.actions[start : start + BATCH])
-        parts += _imagine(agent, part, depth, generator)
+        with agent.engine.lock:
+            parts += _imagine(agent, part, depth, generator)
     return Pairs.join(parts)
 
 
