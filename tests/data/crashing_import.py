@@ -75,9 +75,8 @@ def main() -> None:
         out, where, number = Path(folder) / str(place), chance.choice(["before", "after"]), chance.randint(1, changes)
 
         first = 0
-        while (
-            first == 0
-        ):  # how many changes an import makes varies by a few with its pace: one may end before its point
+        # How many changes an import makes varies by a few with its pace: one may end before its point.
+        while first == 0 and number:
             shutil.rmtree(out, ignore_errors=True)
 
             def dying(where: str = where, number: int = number, out: Path = out) -> None:
