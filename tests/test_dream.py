@@ -16,7 +16,7 @@ import jowa.dream
 from jowa.agent import Agent, Planning
 from jowa.config import ModelConfig, TokenizerConfig
 from jowa.dream.world import Start
-from jowa.errors import UsageError
+from jowa.errors import NumericalError, UsageError
 from jowa.model import WorldActionModel
 from jowa.planner import Context, Imagination, PlannerConfig
 from jowa.tokenizer import Tokenizer
@@ -150,6 +150,36 @@ def test_wrong_use_is_named(agent: Agent) -> None:
         env.reset(options={"start": Start(np.zeros((1, 80, 80), np.uint8), np.zeros(0, np.int64))})
     with pytest.raises(ValueError, match="actions must be 1 numbers"):
         env.reset(options={"start": Start(np.zeros((2, 84, 84), np.uint8), np.array([18]))})
+
+
+def test_a_step_that_fails_leaves_the_dream_where_it_was(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = gymnasium.make("jowa/Dream-v0", agent=agent, game=GAME, sample=False).unwrapped
+    env.reset(options={"start": start(5)})
+    rollout = env._vector.dreams.rollout
+    imagine = rollout.imagine
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rollout, "imagine", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        env.step(2)
+    monkeypatch.setattr(rollout, "imagine", imagine)
+    found = env.step(1)[4]["tokens"].tolist()
+    env.reset(options={"start": start(5)})
+    assert found == env.step(1)[4]["tokens"].tolist()
+
+
+def test_nan_of_the_model_is_named(agent: Agent) -> None:
+    broken = copy.copy(agent)
+    broken.model = WorldActionModel(agent.model.config).eval()
+    broken._engine = None
+    with torch.no_grad():
+        broken.model.reward_head[2].bias[1] = torch.nan
+    env = gymnasium.make("jowa/Dream-v0", agent=broken, game=GAME).unwrapped
+    env.reset(seed=0)
+    with pytest.raises(NumericalError, match="the model answers NaN"):
+        env.step(0)
 
 
 def test_copies_share_the_agent(agent: Agent) -> None:

@@ -95,8 +95,6 @@ class Dreams:
         """
         count, device = len(indices), self.agent.device
         memories = [self._memories[index] for index in indices]
-        for memory, action in zip(memories, actions.tolist(), strict=True):
-            memory.actions.append(action)
         pages = torch.arange(count, dtype=torch.int32, device=device).view(count, 1, 1)
         level = Level(torch.from_numpy(actions).to(device).view(count, 1), pages, torch.zeros_like(pages[..., 0]))
         sampling = None
@@ -113,8 +111,10 @@ class Dreams:
                 "the model answers NaN: its weights are damaged or training diverged; use another checkpoint, or "
                 "--precision float32"
             )
-        for memory, tokens in zip(memories, found.tokens[:, 0], strict=True):
+        # Only now, so that a step that failed leaves the dreams where they were.
+        for memory, tokens, action in zip(memories, found.tokens[:, 0], actions.tolist(), strict=True):
             memory.tokens.append(tokens)
+            memory.actions.append(action)
         return self._show(found.tokens[:, 0]), found.rewards[:, 0].cpu().numpy(), found.ends[:, 0].cpu().numpy()
 
     def tokens(self, index: int) -> NDArray[np.int64]:
@@ -129,8 +129,8 @@ class Dreams:
         for row, memory in enumerate(memories):
             seen = len(memory.tokens)
             tokens[row, :seen] = torch.stack(tuple(memory.tokens))
-            # The last action is the one being taken: it is imagined, not remembered.
-            taken = list(memory.actions)[-seen:-1] if seen > 1 else []
+            # Those between the frames; older ones fell out with their frames.
+            taken = list(memory.actions)[1 - seen :] if seen > 1 else []
             actions[row, : len(taken)] = torch.tensor(taken, dtype=torch.int64, device=device)
         lengths = torch.tensor([len(memory.tokens) for memory in memories], device=device)
         tasks = torch.full((count,), self.task, dtype=torch.int64, device=device)

@@ -166,10 +166,6 @@ class MCTSPlanner:
         if fresh or self.rollout.engine.encoded != self._encoded:
             search.known.clear()
         self._search = search
-        encoded = self.rollout.engine.encoded
-        self.rollout.reserve(search.slots, search.slots * search.tree.pages_per_root)
-        if self.rollout.engine.encoded != encoded:
-            search.known.clear()
         return search
 
     def _begin(self, search: _Search, context: Context, configs: Sequence[PlannerConfig], who: Sequence[int]) -> None:

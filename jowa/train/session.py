@@ -81,19 +81,19 @@ def train(config: TrainConfig, place: Place) -> Agent:
     precision = choose_precision(config.precision, place.device)
     agent = Agent(trainer.tokenizer, trainer.model, task_ids(config.data.games), precision, planning)
     if place.is_main:
-        _add_draft_head(config, agent, finished_before)
-        _save_agent(agent, config.out / AGENT)
+        folder = config.out / AGENT
+        if finished_before and config.draft.steps and (folder / "draft.safetensors").exists():
+            agent.load_draft_head(folder)
+        # First of all: whatever becomes of its draft head, the agent is there.
+        _save_agent(agent, folder)
+        if config.draft.steps and agent.draft_head is None:
+            _train_draft_head(config, agent)
+            agent.save_draft_head(folder)
     return agent
 
 
-def _add_draft_head(config: TrainConfig, agent: Agent, finished_before: bool) -> None:
-    """Give ``agent`` the draft head of a run that was finished before, or train one."""
-    if not config.draft.steps:
-        return
-    saved = config.out / AGENT / "draft.safetensors"
-    if finished_before and saved.exists():
-        agent.load_draft_head(config.out / AGENT)
-        return
+def _train_draft_head(config: TrainConfig, agent: Agent) -> None:
+    """Let the finished ``agent`` imagine from recorded moments, and give it a network that guesses what it imagines."""
     generator = np.random.default_rng(config.seed)
     context = min(config.evaluation.context, agent.model.config.context_steps - 1)
     store = EpisodeStore.open(config.data.path)
