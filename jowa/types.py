@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -72,11 +73,18 @@ class Batch:
     mask: torch.Tensor
     tasks: torch.Tensor
     legal: torch.Tensor
+    noisy: torch.Tensor | None = None
+    """bool (B,): rows for the critic alone, which sees random actions in them; None: there are none."""
+
+    def rows(self, chosen: slice) -> Batch:
+        """The ``chosen`` rows, as views."""
+        return self._each(lambda value: value[chosen])
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on ``device``."""
-        moved: dict[str, Any] = {
-            f.name: None if getattr(self, f.name) is None else getattr(self, f.name).to(device, non_blocking=True)
-            for f in fields(self)
-        }
-        return replace(self, **moved)
+        return self._each(lambda value: value.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: dict[str, Any] = {name: None if value is None else change(value) for name, value in values.items()}
+        return replace(self, **changed)

@@ -142,7 +142,7 @@ SMALL = {
 @pytest.fixture
 def small_config(sprite_store: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
     """A very small run in ``tmp_path / "run"``; changes as ``{"stage1.steps": 3}``."""
-    from jowa.train.config import get_train_preset
+    from jowa.train.presets import get_train_preset
 
     def make(changes: Mapping[str, Any] | None = None) -> TrainConfig:
         places = {"data.path": sprite_store, "out": tmp_path / "run"}
@@ -223,7 +223,7 @@ def finished_run(
     as_arguments: Callable[[TrainConfig], list[str]],
 ) -> Path:  # fmt: skip
     """The folder of a finished very small run of the real command.  Read only: copy it to change it."""
-    from jowa.train.config import get_train_preset
+    from jowa.train.presets import get_train_preset
 
     out = tmp_path_factory.mktemp("finished") / "run"
     config = override(get_train_preset("tiny"), SMALL | {"data.path": sprite_store, "out": out})

@@ -1,15 +1,14 @@
 """The training objective as one module: batch in, named losses out.
 
 A distributed wrapper must see the loss being computed, or it never averages gradients; so the losses
-live in this module's ``forward`` and the wrapper goes around it.
+live in this module's ``forward`` and the wrapper goes around it.  ``forward`` communicates nothing itself.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
 
 from jowa.config import TOKENS_PER_FRAME
@@ -32,9 +31,10 @@ class ObjectiveConfig:
     detach_q: bool = False
     """Stop the Q gradient at the backbone: the paper's ablation of joint optimisation."""
     action_noise: float = 0.0
-    """Share of a stage 2 batch whose remembered actions are replaced by random legal ones, 0 as published.  Above 0 the
-    critic trains on those segments alone and the world losses on the others: a critic that sees what was done a
-    step ago learns to repeat it (causal confusion, de Haan et al. 2019) long before it reads the frame."""
+    """Share of a stage 2 batch (``Batch.noisy``) whose remembered actions are replaced by random legal ones, 0 as
+    published.  Above 0 the critic trains on those segments alone and the world losses on the others: a critic that sees
+    what was done a step ago learns to repeat it (causal confusion, de Haan et al. 2019) long before it reads the
+    frame."""
 
 
 class Objective(nn.Module):
@@ -45,61 +45,61 @@ class Objective(nn.Module):
         self.model = model
         self.config = config
 
-    def forward(self, batch: Batch, critic: bool) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, critic: bool, counts: Tensor | None = None) -> dict[str, Tensor]:
         """Scalars float32: the world losses, and with ``critic`` (stage 2) TD, CQL and the weighted world losses.
 
-        ``batch.tokens`` must be set.
+        ``batch.tokens`` must be set.  ``counts`` float32 (5,), optional: over how many targets each mean is taken, as
+        :func:`target_counts` gives them; by default over those of ``batch``.  A microbatch is given its batch's, so
+        that the losses of all microbatches add up to those of the batch, however many targets each of them holds.
         """
         assert batch.tokens is not None, "tokenise the batch before the objective"
-        world, judged = batch, batch
+        world, judged = roles(batch, critic)
         actions = batch.actions
-        if critic and self.config.action_noise > 0:
-            noisy = torch.arange(len(actions), device=actions.device) < round(self.config.action_noise * len(actions))
+        if critic and batch.noisy is not None:
             drawn = torch.multinomial(batch.legal.float(), actions.shape[1], replacement=True)
-            actions = torch.where(noisy[:, None], drawn, actions)
-            world = replace(batch, mask=batch.mask & ~noisy[:, None])
-            judged = replace(batch, mask=batch.mask & noisy[:, None])
+            actions = torch.where(batch.noisy[:, None], drawn, actions)
         predictions = self.model(batch.tokens, actions, batch.tasks, target=critic, detach_q=self.config.detach_q)
         weight = self.config.world_weight if critic else 1.0
         losses = {
-            "frame": weight * frame_loss(predictions.frames, batch.tokens, world.mask),
-            "reward": weight * reward_loss(predictions.rewards, batch.rewards, world.mask),
-            "end": weight * end_loss(predictions.ends, batch.ends, world.mask),
+            "frame": weight * frame_loss(predictions.frames, batch.tokens, world),
+            "reward": weight * reward_loss(predictions.rewards, batch.rewards, world),
+            "end": weight * end_loss(predictions.ends, batch.ends, world),
         }
         if critic:
-            losses |= self._critic_losses(predictions.q, predictions.q_target, judged)
-        return _as_means_over_all_ranks(losses, world.mask, judged)
+            losses |= self._critic_losses(predictions.q, predictions.q_target, batch, judged)
+        if counts is None:
+            return losses
+        shares = target_counts(batch, critic) / counts.clamp_min(torch.finfo(torch.float32).tiny)
+        return {name: loss * shares[TARGETS.index(name)] for name, loss in losses.items()}
 
-    def _critic_losses(self, q_logits: Tensor, target_logits: Tensor | None, batch: Batch) -> dict[str, Tensor]:
+    def _critic_losses(
+        self, q_logits: Tensor, target_logits: Tensor | None, batch: Batch, mask: Tensor
+    ) -> dict[str, Tensor]:
         assert target_logits is not None
         v_min, v_max = self.model.config.v_min, self.model.config.v_max
         successor = td_successors(q_distribution(target_logits), batch.legal, v_min, v_max)
         discounts = self.config.gamma * (~batch.ends).float()
-        weights = td_weights(batch.ends, batch.mask)
+        weights = td_weights(batch.ends, mask)
         td, cql = critic_losses(
-            q_logits, batch.actions, successor, batch.rewards, discounts, weights, batch.mask, v_min, v_max
+            q_logits, batch.actions, successor, batch.rewards, discounts, weights, mask, v_min, v_max
         )
         return {"td": td} | ({"cql": self.config.cql_weight * cql} if self.config.cql_weight > 0 else {})
 
 
-def _as_means_over_all_ranks(losses: dict[str, Tensor], world: Tensor, judged: Batch) -> dict[str, Tensor]:
-    """Scale each rank's mean so that the average over ranks is the mean over the joined batch.
+TARGETS = ("frame", "reward", "end", "td", "cql")
+"""The losses, in the order of :func:`target_counts`."""
 
-    Ranks hold different numbers of unpadded targets, and a distributed wrapper averages their gradients
-    with equal weight.  ``world`` bool (B, L) masks the world losses, ``judged.mask`` those of the critic.
-    """
-    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
-        return losses
+
+def roles(batch: Batch, critic: bool) -> tuple[Tensor, Tensor]:
+    """Masks bool (B, L): the steps that the world losses learn from, and those that the critic learns from."""
+    if not critic or batch.noisy is None:
+        return batch.mask, batch.mask
+    return batch.mask & ~batch.noisy[:, None], batch.mask & batch.noisy[:, None]
+
+
+def target_counts(batch: Batch, critic: bool) -> Tensor:
+    """float32 (5,): over how many targets of ``batch`` each loss of :data:`TARGETS` is a mean."""
+    world, judged = roles(batch, critic)
     steps = world.sum()
-    local = {
-        "frame": steps * TOKENS_PER_FRAME - world[:, 0].sum(),
-        "reward": steps,
-        "end": steps,
-        "td": td_weights(judged.ends, judged.mask).sum(),
-        "cql": judged.mask.sum(),
-    }
-    counts = torch.stack(list(local.values())).float()
-    total = counts.clone()
-    torch.distributed.all_reduce(total)
-    shares = dict(zip(local, counts * torch.distributed.get_world_size() / total.clamp_min(1), strict=True))
-    return {name: loss * shares[name] for name, loss in losses.items()}
+    frame = steps * TOKENS_PER_FRAME - world[:, 0].sum()
+    return torch.stack([frame, steps, steps, td_weights(batch.ends, judged).sum(), judged.sum()]).float()

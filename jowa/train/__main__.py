@@ -6,9 +6,11 @@ import sys
 
 from jowa.errors import command
 from jowa.options import parse_options
-from jowa.train.config import TrainConfig, check_split, get_train_preset
+from jowa.train.checks import check_config, check_split
+from jowa.train.config import TrainConfig
 from jowa.train.distributed import process_group
 from jowa.train.folder import begin
+from jowa.train.presets import get_train_preset
 from jowa.train.session import play_and_report, prepare_data, train
 
 
@@ -24,7 +26,7 @@ def preset_named_in(arguments: list[str]) -> str:
 
 def run(config: TrainConfig) -> None:
     """The whole path for ``config``; what an earlier run finished is reused."""
-    config.check()
+    check_config(config)
     with process_group(config.device) as place:
         check_split(config, place.world)
         if place.is_main:

@@ -1,20 +1,16 @@
 """Settings of ``python -m jowa.train``; the docstring under a field is what ``--help`` prints.
 
 The defaults of each field are those of the ``tiny`` preset, whose point is to learn real games on two CPU
-cores within minutes.  :data:`TRAIN_PRESETS` holds the published settings for 40M, 70M and 150M
-(arXiv 2410.00564).
+cores within minutes.  :mod:`jowa.train.presets` holds the published ones.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from jowa.config import PRESETS, ModelConfig, TokenizerConfig
-from jowa.errors import UsageError, unknown_name
-from jowa.games import PRETRAINING_GAMES, get_game
 from jowa.model.objective import ObjectiveConfig
 from jowa.planner.plan import PlannerName
 
@@ -102,6 +98,23 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class ParallelConfig:
+    """How a batch is computed: on how many processes, in which pieces.  Speed and memory, not results."""
+
+    microbatches: int = 1
+    """Microbatches into which each batch is cut, over all processes (at least one each): a process adds up the
+    gradients of its own.  Runs with the same number compute the same on any number of processes."""
+
+
+@dataclass(frozen=True)
+class HealthConfig:
+    """What is watched while a run trains."""
+
+    bad_steps: int = 10
+    """Steps in a row with a loss or gradient that is not finite after which the run stops; each of them is skipped."""
+
+
+@dataclass(frozen=True)
 class DraftHeadConfig:
     """The draft head, trained beside the finished model: it guesses imagined frames, which makes planning faster."""
 
@@ -166,145 +179,7 @@ class TrainConfig:
     stage1: StageOneConfig = field(default_factory=StageOneConfig)
     stage2: StageTwoConfig = field(default_factory=StageTwoConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
     draft: DraftHeadConfig = field(default_factory=DraftHeadConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-
-    def check(self) -> None:
-        """Raise :class:`UsageError` for settings that cannot work together, before anything is written."""
-        for game in self.data.games:
-            get_game(game)
-        if not self.data.games or len(set(self.data.games)) != len(self.data.games):
-            raise UsageError(f"games are {' '.join(self.data.games) or 'none'}: name at least one, each once")
-        _check_ranges(self)
-        if not 2 <= self.data.segment_length <= self.model.context_steps:
-            raise UsageError(
-                f"segment length {self.data.segment_length} is outside 2..{self.model.context_steps}, "
-                "the model's context: set --data.segment-length or --model.context-steps"
-            )
-        if self.model.width % self.model.heads:
-            raise UsageError(f"model.width {self.model.width} is not a multiple of model.heads {self.model.heads}")
-        if self.model.vocab_size != self.tokenizer.vocab_size:
-            raise UsageError(
-                f"model.vocab_size {self.model.vocab_size} and tokenizer.vocab_size {self.tokenizer.vocab_size} "
-                "differ: a model reads the tokens of its own tokenizer"
-            )
-        if self.stage1.steps and self.stage1.world_from >= self.stage1.steps:
-            raise UsageError(
-                f"stage1.world_from is {self.stage1.world_from}, but stage 1 ends after {self.stage1.steps} steps: the "
-                "world model would never train in it; lower --stage1.world-from"
-            )
-        if self.model.v_min >= self.model.v_max:
-            raise UsageError(f"model.v_min {self.model.v_min} is not below model.v_max {self.model.v_max}: set one")
-        if self.model.q_init is not None and not self.model.v_min < self.model.q_init < self.model.v_max:
-            raise UsageError(
-                f"model.q_init is {self.model.q_init}, expected between model.v_min {self.model.v_min} and "
-                f"model.v_max {self.model.v_max}: set --model.q-init"
-            )
-        if self.evaluation.context + self.evaluation.horizon > self.model.context_steps:
-            raise UsageError(
-                f"evaluation context {self.evaluation.context} and horizon {self.evaluation.horizon} exceed the "
-                f"model's {self.model.context_steps} steps: shorten one"
-            )
-        if bool(self.lpips_vgg) != bool(self.lpips_linear):
-            raise UsageError("the perceptual term needs both --lpips-vgg and --lpips-linear, or neither")
-
-
-def check_split(config: TrainConfig, processes: int) -> None:
-    """Raise :class:`UsageError` for batches that do not divide among ``processes``."""
-    length = config.data.segment_length
-    batches = {
-        "stage1.tokenizer_batch": config.stage1.tokenizer_batch // length,
-        "stage1.batch_size": config.stage1.batch_size,
-        "stage2.batch_size": config.stage2.batch_size,
-    }
-    for name, segments in batches.items():
-        if segments < 1 or segments % processes:
-            unit = f" frames make {segments} segments, which" if name == "stage1.tokenizer_batch" else ""
-            value = config.stage1.tokenizer_batch if unit else segments
-            raise UsageError(
-                f"{name} {value}{unit} cannot be split evenly among {processes} process(es): "
-                f"set --{name.replace('_', '-')} to a multiple of {processes * (length if unit else 1)}"
-            )
-
-
-LEAST = {
-    "seed": 0, "checkpoint_every": 1, "log_every": 1, "data.record_steps": 0, "data.segment_stride": 1,
-    "stage1.steps": 0, "stage1.batch_size": 1, "stage1.tokenizer_batch": 1, "stage1.world_from": 0,
-    "stage1.tokenizer_learning_rate": 0, "stage1.learning_rate": 0, "stage1.motion_weight": 0,
-    "stage1.revive_every": 0, "data.record_max_steps": 1, "stage2.steps": 0, "stage2.batch_size": 1,
-    "stage2.learning_rate": 0, "stage2.target_every": 1, "stage2.target_rate": 0,
-    "optimizer.weight_decay": 0, "optimizer.gradient_clip": 1e-6,
-    "optimizer.warmup_steps": 0, "optimizer.final_fraction": 0, "model.layers": 1, "model.heads": 1,
-    "model.width": 1, "model.vocab_size": 2, "evaluation.episodes": 0, "evaluation.width": 1,
-    "draft.moments": 1, "draft.steps": 0,
-    "evaluation.horizon": 0, "evaluation.context": 1, "evaluation.max_steps": 1, "model.num_tasks": 60,
-    "model.num_actions": 18, "model.num_atoms": 2, "model.context_steps": 2, "model.q_width": 1, "model.q_ensemble": 1,
-    "model.dropout": 0, "model.q_dropout": 0, "objective.gamma": 0, "objective.cql_weight": 0,
-    "objective.world_weight": 0, "objective.action_noise": 0,
-}  # fmt: skip
-"""The least value of each setting that has one."""
-
-MOST = {
-    "stage2.target_rate": 1, "optimizer.final_fraction": 1, "model.dropout": 1, "model.q_dropout": 1,
-    "model.vocab_size": 65_536, "objective.gamma": 1, "objective.action_noise": 1,
-}  # fmt: skip
-"""The largest value of each setting that has one; tokens are stored as uint16."""
-
-
-def _check_ranges(config: TrainConfig) -> None:
-    """Raise :class:`UsageError` for a number that is too small or large, or a segment stride that skips steps."""
-    for name in LEAST | MOST:
-        value: object = config
-        for part in name.split("."):
-            value = getattr(value, part)
-        least, most = LEAST.get(name, -math.inf), MOST.get(name, math.inf)
-        if not (isinstance(value, (int, float)) and least <= value <= most):
-            bounds = f"at least {least}" if most == math.inf else f"{least} to {most}"
-            raise UsageError(f"{name} is {value}, expected {bounds}: set --{name.replace('_', '-')}")
-    if config.data.segment_stride >= config.data.segment_length:
-        raise UsageError(
-            f"a segment of {config.data.segment_length} steps every {config.data.segment_stride} leaves out what leads "
-            "from one to the next: set --data.segment-stride below --data.segment-length"
-        )
-    if config.stage1.steps + config.stage2.steps < 1:
-        raise UsageError("no steps to train: set --stage1.steps or --stage2.steps")
-
-
-def _published(preset: str) -> TrainConfig:
-    """The paper's pretraining settings at one size."""
-    return TrainConfig(
-        preset=preset,
-        out=Path(f"runs/{preset}"),
-        checkpoint_every=5_000,
-        log_every=100,
-        data=DataConfig(
-            Path("data/atari15"), PRETRAINING_GAMES, record_steps=0, record_max_steps=27_000,
-            segment_length=8, segment_stride=4,
-        ),
-        tokenizer=PRESETS[preset].tokenizer,
-        model=PRESETS[preset].model,
-        objective=ObjectiveConfig(),
-        stage1=StageOneConfig(
-            steps=250_000, batch_size=512, tokenizer_batch=2048, world_from=0, tokenizer_learning_rate=1e-4,
-            learning_rate=1e-4, motion_weight=0.0, revive_every=0, world_from_codebook=False,
-        ),
-        stage2=StageTwoConfig(
-            steps=1_500_000, batch_size=512, learning_rate=5e-5, target_every=1000, target_rate=1.0
-        ),
-        optimizer=OptimizerConfig(warmup_steps=0, final_fraction=1.0),
-        evaluation=EvaluationConfig(
-            episodes=16, planner="beam", width=4, horizon=2, context=4, protocol="published", max_steps=108_000
-        ),
-    )  # fmt: skip
-
-
-TRAIN_PRESETS: dict[str, TrainConfig] = {"tiny": TrainConfig()} | {
-    name: _published(name) for name in PRESETS if name != "tiny"
-}
-
-
-def get_train_preset(name: str) -> TrainConfig:
-    """The settings of preset ``name``; :class:`UsageError` if there is none."""
-    if name not in TRAIN_PRESETS:
-        raise unknown_name("preset", name, TRAIN_PRESETS)
-    return replace(TRAIN_PRESETS[name], preset=name)

@@ -43,6 +43,15 @@ class Place:
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(module, device_ids=ids)
 
+    @contextmanager
+    def synchronised(self, wrapped: nn.Module, last: bool) -> Iterator[None]:
+        """Average the gradients of ``wrapped`` in this backward pass only if it is the ``last`` of a step."""
+        if last or not isinstance(wrapped, DistributedDataParallel):
+            yield
+        else:
+            with wrapped.no_sync():
+                yield
+
     def barrier(self) -> None:
         """Wait for all processes, as long as it takes."""
         if self.world > 1:
@@ -61,12 +70,19 @@ class Place:
         if self.world > 1:
             torch.distributed.broadcast(values, src=0)
 
-    def mean(self, scalars: dict[str, Tensor]) -> dict[str, float]:
-        """Each scalar's mean over the processes, as numbers."""
-        values = torch.stack([value.detach().float() for value in scalars.values()])
+    def mean(self, values: Tensor) -> Tensor:
+        """``values``, averaged over the processes."""
         if self.world > 1:
+            values = values.clone()
             torch.distributed.all_reduce(values)
-        return dict(zip(scalars, (values / self.world).tolist(), strict=True))
+        return values / self.world
+
+    def any(self, flag: Tensor) -> Tensor:
+        """float32 (): 1 if ``flag`` float32 () is 1 on any process, else 0."""
+        if self.world > 1:
+            flag = flag.clone()
+            torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+        return flag
 
 
 @contextmanager

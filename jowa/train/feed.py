@@ -6,6 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -99,7 +100,14 @@ class Feed:
 
     def tokens(self, step: int, stage: int = 2) -> Batch:
         """The segments of a stage for ``step``, as tokens; :meth:`encode` must have run."""
-        return self._batch(self._read(f"stage{stage} tokens", step))
+        batch = self._batch(self._read(f"stage{stage} tokens", step))
+        share = self.config.objective.action_noise
+        if stage == 1 or share == 0:
+            return batch
+        # The first rows of the batch of all processes: games take turns in it, so each has its share of them.
+        rows = len(batch.actions)
+        noisy = torch.arange(rows) + self.place.rank * rows < round(share * rows * self.place.world)
+        return replace(batch, noisy=noisy.to(self.place.device, non_blocking=True))
 
     def encode(self, tokenizer: Tokenizer, autocast: torch.dtype | None) -> str:
         """Have every frame's tokens, for stage 2: those that the data set holds, or new ones in the run's folder.

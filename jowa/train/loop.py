@@ -12,15 +12,21 @@ from torch import Tensor, nn
 
 from jowa.agent import Agent
 from jowa.devices import choose_precision
-from jowa.errors import CheckpointError, NumericalError, UsageError
+from jowa.errors import CheckpointError, UsageError
 from jowa.model import WorldActionModel
-from jowa.model.objective import Objective
+from jowa.model.objective import Objective, target_counts
 from jowa.tokenizer import LPIPS, Tokenizer
 from jowa.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from jowa.train.config import TrainConfig
 from jowa.train.distributed import Place
 from jowa.train.feed import Feed
 from jowa.train.optim import set_learning_rate, tokenizer_optimizer, world_optimizer
+from jowa.train.step import Part
+from jowa.train.watch import BAD_BATCH, Readings, bad_part, bad_steps_error, save_bad_batch
+from jowa.types import Batch
+
+TOKENIZER, WORLD, JOINT = "tokenizer", "world", "joint"
+"""Names of the parts that train: in stage 1 the first two, in stage 2 the last."""
 
 REVIVE_BATCHES = 8
 """Tokenizer batches in which a code must not occur to count as unused."""
@@ -47,10 +53,11 @@ class Trainer:
         self.total = config.stage1.steps + config.stage2.steps
         dtype = choose_precision(config.precision, place.device)
         self._autocast = torch.autocast(place.device.type, dtype=dtype, enabled=dtype is not None)
-        self._tokenizer_optimizer: torch.optim.Optimizer | None = None
-        self._world_optimizer: torch.optim.Optimizer
-        self._wrapped_tokenizer: nn.Module
-        self._wrapped_objective: nn.Module
+        self._readings = Readings()
+        self.world: Part
+        """The world model; from stage 2 on with the critic."""
+        self.tokenizer_part: Part | None
+        """None while the tokenizer is frozen."""
         self._enter_stage()
 
     @property
@@ -63,18 +70,39 @@ class Trainer:
         if (self.stage == 2 or self.config.tokenizer_from is not None) and self.step < self.total:
             self._encode(feed)
         while self.step < self.total:
-            # Dropout is a function of (seed, step, rank): a resumed run draws what an uninterrupted one drew.
-            torch.manual_seed((self.config.seed * 1_000_003 + self.step) * 1024 + self.place.rank)
-            losses = self._stage_one_step(feed) if self.stage == 1 else self._stage_two_step(feed)
+            metrics = self._stage_one_step(feed) if self.stage == 1 else self._stage_two_step(feed)
             self.step += 1
-            due = self.step % self.config.log_every == 0 or self.step == self.total
-            report(self.step, self.place.mean(losses) if due else {})
+            self._read_back(metrics, feed, report)
             if self.step == self.config.stage1.steps:
                 self._enter_stage()
                 if self.step < self.total and self.config.tokenizer_from is None:
                     self._encode(feed)
             if self.step % self.config.checkpoint_every == 0 or self.step == self.total:
                 self.save()
+
+    def _read_back(self, metrics: dict[str, Tensor], feed: Feed, report: Report) -> None:
+        """Report the step, and those metrics of it and of earlier ones that have arrived from the device."""
+        last = self.step == self.total
+        if self.step % self.config.log_every == 0 or last:
+            values = self.place.mean(torch.stack([value.detach().float() for value in metrics.values()]))
+            self._readings.put(self.step, list(metrics), values)
+        arrived = dict(self._readings.take(wait=last or self.step == self.config.stage1.steps))
+        for step, found in arrived.items():
+            bad = bad_part(found, self.config.health.bad_steps)
+            if bad is not None:
+                self._stop(*bad, step, feed)
+        for step, found in arrived.items():
+            if step != self.step:
+                report(step, found)
+        report(self.step, arrived.get(self.step, {}))
+
+    def _stop(self, name: str, count: int, step: int, feed: Feed) -> None:
+        """Keep the first of ``count`` bad batches, which end before ``step``, and raise :class:`NumericalError`."""
+        first = step - count
+        batch = self._tokenizer_batch(feed, first)[0] if name == TOKENIZER else self._world_batch(feed, first)
+        path = self.config.out / f"{BAD_BATCH}-{name}-step-{first}-rank-{self.place.rank}.npz"
+        save_bad_batch(path, batch)
+        raise bad_steps_error(name, first, count, path)
 
     def _take_tokenizer(self, folder: Path) -> None:
         tokenizer = Agent.load(folder, "cpu", "float32").tokenizer
@@ -103,77 +131,97 @@ class Trainer:
         self.model.q_head.requires_grad_(critic)
         for unused in (self.model.action_task_embedding, self.model.frame_task_embedding):
             unused.requires_grad_(config.model.task_embedding)
-        self._wrapped_objective = self.place.wrap(self.objective)
-        self._wrapped_tokenizer = self.place.wrap(self.tokenizer)
-        self._tokenizer_optimizer = (
-            None if frozen else tokenizer_optimizer(self.tokenizer, config.stage1.tokenizer_learning_rate)
-        )
         rate = config.stage2.learning_rate if critic else config.stage1.learning_rate
-        self._world_optimizer = world_optimizer(self.model, rate, config.optimizer)
+        optimizer: torch.optim.Optimizer = world_optimizer(self.model, rate, config.optimizer)
+        self.world = self._part(JOINT if critic else WORLD, self.model, self.objective, optimizer)
+        self.tokenizer_part = None
+        if not frozen:
+            optimizer = tokenizer_optimizer(self.tokenizer, config.stage1.tokenizer_learning_rate)
+            self.tokenizer_part = self._part(TOKENIZER, self.tokenizer, self.tokenizer, optimizer)
         if critic:
             self.model.update_target()
         self.model.train()
+
+    def _part(self, name: str, module: nn.Module, loss: nn.Module, optimizer: torch.optim.Optimizer) -> Part:
+        return Part(name, module, self.place.wrap(loss), optimizer, self.config.optimizer.gradient_clip, self.place)
 
     def _stage_one_step(self, feed: Feed) -> dict[str, Tensor]:
         settings, step = self.config.stage1, self.step
         world_from = 0 if self.config.tokenizer_from is not None else settings.world_from
         if settings.world_from_codebook and step == world_from:
             self._embed_codes_alike()
-        losses = self._tokenizer_step(feed, step) if self._tokenizer_optimizer is not None else {}
+        metrics = {} if self.tokenizer_part is None else self._tokenizer_step(self.tokenizer_part, feed)
         if step >= world_from:
-            with self._autocast:
-                if self._tokenizer_optimizer is None:
-                    batch = feed.tokens(step, stage=1)
-                else:
-                    batch = feed.pixels(step)
-                    assert batch.frames is not None
-                    batch = dataclasses.replace(batch, tokens=self.tokenizer.encode(batch.frames))
-                world = self._wrapped_objective(batch, critic=False)
             set_learning_rate(
-                self._world_optimizer, settings.learning_rate, step - world_from, settings.steps - world_from,
+                self.world.optimizer, settings.learning_rate, step - world_from, settings.steps - world_from,
                 self.config.optimizer,
             )  # fmt: skip
-            self._apply("world", sum_of(world), self.model, self._world_optimizer)
-            losses |= world
-        return losses
-
-    def _tokenizer_step(self, feed: Feed, step: int) -> dict[str, Tensor]:
-        settings = self.config.stage1
-        assert self._tokenizer_optimizer is not None
-        frames, weights = feed.tokenizer_frames(step, settings.motion_weight)
-        if settings.revive_every and step % settings.revive_every == 0 and step < settings.steps * 3 // 4:
-            self._revive_codes(torch.cat([feed.tokenizer_frames(step + i, 0.0)[0] for i in range(REVIVE_BATCHES)]))
-        with self._autocast:
-            parts = self._wrapped_tokenizer(frames, weights)
-        set_learning_rate(
-            self._tokenizer_optimizer, settings.tokenizer_learning_rate, step, settings.steps, self.config.optimizer
-        )
-        self._apply("tokenizer", parts.total, self.tokenizer, self._tokenizer_optimizer)
-        losses = {"reconstruction": parts.reconstruction, "commitment": parts.commitment}
-        if self.config.lpips_vgg:
-            losses["perceptual"] = parts.perceptual
-        return losses
+            metrics |= self._world_step(feed, critic=False)
+        return metrics
 
     def _stage_two_step(self, feed: Feed) -> dict[str, Tensor]:
         settings, step = self.config.stage2, self.step - self.config.stage1.steps
-        with self._autocast:
-            losses: dict[str, Tensor] = self._wrapped_objective(feed.tokens(step), critic=True)
-        set_learning_rate(self._world_optimizer, settings.learning_rate, step, settings.steps, self.config.optimizer)
-        self._apply("joint", sum_of(losses), self.model, self._world_optimizer)
+        set_learning_rate(self.world.optimizer, settings.learning_rate, step, settings.steps, self.config.optimizer)
+        metrics = self._world_step(feed, critic=True)
         if (step + 1) % settings.target_every == 0:
             self.model.update_target(settings.target_rate)
-        return losses
+        return metrics
 
-    def _apply(self, name: str, loss: Tensor, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        norm = nn.utils.clip_grad_norm_(module.parameters(), self.config.optimizer.gradient_clip)
-        if not torch.isfinite(norm):
-            raise NumericalError(
-                f"step {self.step}: the {name} loss is {loss.item():.4g} and its gradient is not finite; expected "
-                "finite numbers: lower the learning rate or check the data; the last checkpoint is unharmed"
-            )
-        optimizer.step()
+    def _tokenizer_batch(self, feed: Feed, step: int) -> tuple[Tensor, Tensor | None]:
+        return feed.tokenizer_frames(step, self.config.stage1.motion_weight)
+
+    def _world_batch(self, feed: Feed, step: int) -> Batch:
+        if step >= self.config.stage1.steps:
+            return feed.tokens(step - self.config.stage1.steps)
+        return feed.pixels(step) if self.config.tokenizer_from is None else feed.tokens(step, stage=1)
+
+    def _tokenizer_step(self, part: Part, feed: Feed) -> dict[str, Tensor]:
+        settings, step = self.config.stage1, self.step
+        frames, weights = self._tokenizer_batch(feed, step)
+        if settings.revive_every and step % settings.revive_every == 0 and step < settings.steps * 3 // 4:
+            self._revive_codes(torch.cat([feed.tokenizer_frames(step + i, 0.0)[0] for i in range(REVIVE_BATCHES)]))
+        set_learning_rate(part.optimizer, settings.tokenizer_learning_rate, step, settings.steps, self.config.optimizer)
+        total: dict[str, Tensor] = {}
+        for index, rows in enumerate(self._cut(len(frames))):
+            with self._autocast:
+                losses = part.wrapped(frames[rows], None if weights is None else weights[rows])
+            # Microbatches are of one size: the mean of their means is the batch's.
+            part.backward(losses.total / self.pieces, first=index == 0, last=index == self.pieces - 1)
+            named = {"reconstruction": losses.reconstruction, "commitment": losses.commitment}
+            named |= {"perceptual": losses.perceptual} if self.config.lpips_vgg else {}
+            add_to(total, {name: value / self.pieces for name, value in named.items()})
+        return total | part.apply(sum_of(total))
+
+    def _world_step(self, feed: Feed, critic: bool) -> dict[str, Tensor]:
+        """Train the world model on a batch; with ``critic`` (stage 2) the critic too."""
+        batch = self._world_batch(feed, self.step)
+        counts = self.place.mean(target_counts(batch, critic))
+        total: dict[str, Tensor] = {}
+        for index, rows in enumerate(self._cut(len(batch.actions))):
+            self._seed(index)
+            piece = batch.rows(rows)
+            with self._autocast:
+                if piece.tokens is None:
+                    assert piece.frames is not None
+                    piece = dataclasses.replace(piece, tokens=self.tokenizer.encode(piece.frames))
+                losses = self.world.wrapped(piece, critic=critic, counts=counts)
+            self.world.backward(sum_of(losses), first=index == 0, last=index == self.pieces - 1)
+            add_to(total, losses)
+        return total | self.world.apply(sum_of(total))
+
+    @property
+    def pieces(self) -> int:
+        """Microbatches of this process in every batch."""
+        return max(self.config.parallel.microbatches // self.place.world, 1)
+
+    def _cut(self, rows: int) -> list[slice]:
+        size = rows // self.pieces
+        return [slice(index * size, (index + 1) * size) for index in range(self.pieces)]
+
+    def _seed(self, index: int) -> None:
+        """Dropout follows from (seed, step, microbatch): a resumed run draws what an uninterrupted one drew."""
+        number = self.place.rank * self.pieces + index
+        torch.manual_seed((self.config.seed * 1_000_003 + self.step) * 1024 + number)
 
     def _revive_codes(self, frames: Tensor) -> None:
         """Revive from the frames of all processes, and alike in each: a wrapper averages gradients, not weights."""
@@ -197,14 +245,14 @@ class Trainer:
         self.place.barrier()
 
     def _state(self) -> dict[str, Any]:
-        tokenizer_optimizer_state = self._tokenizer_optimizer.state_dict() if self._tokenizer_optimizer else None
+        tokenizer_optimizer_state = self.tokenizer_part.optimizer.state_dict() if self.tokenizer_part else None
         return {
             "step": self.step,
             "sizes": self._sizes(),
             "tokenizer": self.tokenizer.state_dict(),
             "model": self.model.state_dict(),
             "tokenizer_optimizer": tokenizer_optimizer_state,
-            "world_optimizer": self._world_optimizer.state_dict(),
+            "world_optimizer": self.world.optimizer.state_dict(),
         }
 
     def _sizes(self) -> dict[str, dict[str, Any]]:
@@ -235,9 +283,9 @@ class Trainer:
         try:
             self.tokenizer.load_state_dict(state["tokenizer"])
             self.model.load_state_dict(state["model"])
-            self._world_optimizer.load_state_dict(state["world_optimizer"])
-            if self._tokenizer_optimizer is not None:
-                self._tokenizer_optimizer.load_state_dict(state["tokenizer_optimizer"])
+            self.world.optimizer.load_state_dict(state["world_optimizer"])
+            if self.tokenizer_part is not None:
+                self.tokenizer_part.optimizer.load_state_dict(state["tokenizer_optimizer"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"{found[-1]} does not fit these networks ({str(error).splitlines()[0]}): delete it to fall back to "
@@ -249,3 +297,9 @@ class Trainer:
 def sum_of(losses: dict[str, Tensor]) -> Tensor:
     """The total of named scalar losses."""
     return torch.stack(list(losses.values())).sum()
+
+
+def add_to(total: dict[str, Tensor], losses: dict[str, Tensor]) -> None:
+    """Add a microbatch's ``losses`` to those of the microbatches before it."""
+    for name, value in losses.items():
+        total[name] = total[name] + value.detach() if name in total else value.detach()

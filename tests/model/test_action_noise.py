@@ -15,7 +15,7 @@ from jowa.types import Batch
 SIZES = ModelConfig(layers=1, heads=2, width=16, q_width=16, q_ensemble=1, vocab_size=32, dropout=0.0, q_dropout=0.0)
 
 
-def make_batch(rows: int = 4, steps: int = 4) -> Batch:
+def make_batch(noise: float, rows: int = 4, steps: int = 4) -> Batch:
     generator = torch.Generator().manual_seed(0)
     legal = torch.zeros(rows, 18, dtype=torch.bool)
     legal[:, [0, 3, 4]] = True
@@ -28,17 +28,18 @@ def make_batch(rows: int = 4, steps: int = 4) -> Batch:
         mask=torch.ones(rows, steps, dtype=torch.bool),
         tasks=torch.zeros(rows, dtype=torch.long),
         legal=legal,
+        noisy=torch.arange(rows) < round(noise * rows) if noise else None,
     )
 
 
-def losses(noise: float, batch: Batch, seed: int = 0) -> dict[str, float]:
+def losses(batch: Batch, seed: int = 0) -> dict[str, float]:
     torch.manual_seed(1)
-    objective = Objective(WorldActionModel(SIZES), ObjectiveConfig(action_noise=noise)).train()
+    objective = Objective(WorldActionModel(SIZES), ObjectiveConfig()).train()
     torch.manual_seed(seed)
     return {name: value.item() for name, value in objective(batch, critic=True).items()}
 
 
-def seen_actions(noise: float, batch: Batch, critic: bool, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
+def seen_actions(batch: Batch, critic: bool, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
     """The actions that the model is shown."""
     seen = []
     forward = WorldActionModel.forward
@@ -48,13 +49,13 @@ def seen_actions(noise: float, batch: Batch, critic: bool, monkeypatch: pytest.M
         return forward(self, tokens, actions, *rest, **options)
 
     monkeypatch.setattr(WorldActionModel, "forward", spy)
-    Objective(WorldActionModel(SIZES), ObjectiveConfig(action_noise=noise))(batch, critic=critic)
+    Objective(WorldActionModel(SIZES), ObjectiveConfig())(batch, critic=critic)
     return seen[0]
 
 
 def test_only_the_share_of_rows_is_noisy_and_with_legal_actions(monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = make_batch(rows=8, steps=8)
-    shown = seen_actions(0.75, batch, True, monkeypatch)
+    batch = make_batch(0.75, rows=8, steps=8)
+    shown = seen_actions(batch, True, monkeypatch)
     assert torch.equal(shown[6:], batch.actions[6:])
     assert (shown[:6] != 3).any() and torch.isin(shown, torch.tensor([0, 3, 4])).all()
 
@@ -63,30 +64,30 @@ def test_only_the_share_of_rows_is_noisy_and_with_legal_actions(monkeypatch: pyt
 def test_stage_one_and_the_published_setting_see_the_real_actions(
     noise: float, critic: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = make_batch()
-    assert torch.equal(seen_actions(noise, batch, critic, monkeypatch), batch.actions)
+    batch = make_batch(noise)
+    assert torch.equal(seen_actions(batch, critic, monkeypatch), batch.actions)
 
 
 def test_critic_learns_from_the_noisy_rows_and_the_world_from_the_others() -> None:
-    batch = make_batch()
-    base = losses(0.5, batch)
+    batch = make_batch(0.5)
+    base = losses(batch)
     changed_rewards = batch.rewards.clone()
     changed_rewards[:2] = -1
-    noisy_rows = losses(0.5, dataclasses.replace(batch, rewards=changed_rewards))
+    noisy_rows = losses(dataclasses.replace(batch, rewards=changed_rewards))
     assert noisy_rows["td"] != base["td"] and noisy_rows["reward"] == base["reward"]
     changed_rewards = batch.rewards.clone()
     changed_rewards[2:] = -1
-    clean_rows = losses(0.5, dataclasses.replace(batch, rewards=changed_rewards))
+    clean_rows = losses(dataclasses.replace(batch, rewards=changed_rewards))
     assert clean_rows["td"] == base["td"] and clean_rows["reward"] != base["reward"]
 
 
 def test_drawn_actions_follow_from_the_seed() -> None:
-    batch = make_batch()
-    assert losses(0.75, batch, seed=5) == losses(0.75, batch, seed=5)
-    assert losses(0.75, batch, seed=5)["td"] != losses(0.75, batch, seed=6)["td"]
+    batch = make_batch(0.75)
+    assert losses(batch, seed=5) == losses(batch, seed=5)
+    assert losses(batch, seed=5)["td"] != losses(batch, seed=6)["td"]
 
 
 def test_the_targets_keep_the_data_s_own_actions() -> None:
     """CQL pulls up the action of the data (3), not the drawn one: with one step of context nothing else differs."""
-    batch = make_batch(steps=1)
-    assert losses(1.0, batch)["cql"] == pytest.approx(losses(0.0, batch)["cql"], rel=1e-6)
+    noisy, plain = (losses(make_batch(noise, steps=1)) for noise in (1.0, 0.0))
+    assert noisy["cql"] == pytest.approx(plain["cql"], rel=1e-6)

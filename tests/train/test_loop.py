@@ -15,6 +15,7 @@ from jowa.agent import Agent
 from jowa.data.arrays import ShardWriter
 from jowa.data.store import EpisodeStore
 from jowa.errors import DataError, NumericalError
+from jowa.model.objective import Objective
 from jowa.planner import PlannerConfig
 from jowa.train.checkpoint import checkpoints, load_checkpoint
 from jowa.train.feed import Feed, task_ids
@@ -36,10 +37,10 @@ def test_stage_two_has_fresh_optimizers_and_its_own_rate(small_config: Any, run_
     rates, counts = {}, {}
 
     def watch(trainer: Trainer, step: int, metrics: dict[str, float]) -> None:
-        optimizer = trainer._world_optimizer
+        optimizer = trainer.world.optimizer
         rates[step] = {group["lr"] for group in optimizer.param_groups}
         counts[step] = {int(state["step"]) for state in optimizer.state.values()}
-        assert (trainer._tokenizer_optimizer is None) == (step > 4)
+        assert (trainer.tokenizer_part is None) == (step > 4)
         assert ("td" in metrics) == (step > 4) and ("reconstruction" in metrics) == (step <= 4)
 
     changes = CONSTANT | {"stage1.world_from": 0, "stage1.learning_rate": 3e-4, "stage2.learning_rate": 7e-5}
@@ -118,12 +119,53 @@ def test_a_loss_that_is_no_number_stops_training_and_harms_nothing(
             next(part.parameters()).data[0] = float("nan")
             before.update(weights(trainer.model))
 
-    config = small_config({"stage1.world_from": 2, "checkpoint_every": 5})
-    with pytest.raises(NumericalError, match=rf"step {poisoned}: the {stage} loss is nan") as caught:
+    config = small_config({"stage1.world_from": 2, "checkpoint_every": 5, "health.bad_steps": 1})
+    with pytest.raises(NumericalError, match=rf"step {poisoned}: the {stage} loss or its gradient") as caught:
         run_trainer(config, watch)
     assert "\n" not in str(caught.value) and "learning rate" in str(caught.value)
     kept = checkpoints(config.out / "checkpoints")
     assert [load_checkpoint(path)["step"] for path in kept] == ([5] if stage == "joint" else [])
+
+
+def test_a_bad_batch_is_skipped_counted_and_forgotten(
+    small_config: Any, run_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss of one step is no number: its weights stay, the steps after it train on."""
+    config = small_config({"stage1.steps": 0, "stage2.steps": 6, "stage2.target_every": 100, "health.bad_steps": 2})
+    plain, states, seen = Objective.forward, {}, {}
+
+    def poison(self: Objective, *arguments: Any, **options: Any) -> dict[str, torch.Tensor]:
+        losses = plain(self, *arguments, **options)
+        bad = len(seen) == 2
+        return {name: loss * float("inf") if bad and name == "td" else loss for name, loss in losses.items()}
+
+    def watch(trainer: Trainer, step: int, metrics: dict[str, float]) -> None:
+        states[step] = weights(trainer.model)
+        seen[step] = (metrics["joint_skipped"], metrics["joint_skipped_in_row"])
+
+    monkeypatch.setattr(Objective, "forward", poison)
+    run_trainer(config, watch)
+    assert [step for step in range(2, 7) if same(states[step - 1], states[step])] == [3]
+    assert list(seen.values()) == [(0, 0), (0, 0), (1, 1), (1, 0), (1, 0), (1, 0)]
+
+
+def test_the_first_of_the_bad_batches_is_kept(small_config: Any, run_trainer: Any, alone: Any) -> None:
+    config = small_config({"stage1.steps": 0, "stage2.steps": 9, "health.bad_steps": 3, "log_every": 2})
+
+    def watch(trainer: Trainer, step: int, metrics: dict[str, float]) -> None:
+        if step == 2:
+            next(trainer.model.frame_head.parameters()).data[0] = float("nan")
+
+    with pytest.raises(NumericalError, match=r"step 2: .* 3 steps after it") as caught:
+        run_trainer(config, watch)  # noticed when the metrics of step 6 are read
+    (kept,) = config.out.glob("bad-batch-*.npz")
+    assert str(kept) in str(caught.value)
+    feed = Feed(config, alone)
+    feed.encode(Trainer(config, alone).tokenizer, None)
+    expected = feed.tokens(2)
+    with np.load(kept) as archive:
+        assert set(archive) == {"tokens", "actions", "rewards", "ends", "mask", "tasks", "legal"}
+        assert all((archive[name] == getattr(expected, name).numpy()).all() for name in archive)
 
 
 def test_rewards_that_are_no_numbers_are_a_data_error(

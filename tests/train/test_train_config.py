@@ -16,7 +16,9 @@ import jowa.model.objective
 import jowa.train.config
 from jowa.errors import UsageError
 from jowa.games import PRETRAINING_GAMES
-from jowa.train.config import LEAST, MOST, TRAIN_PRESETS, TrainConfig, check_split, get_train_preset
+from jowa.train.checks import LEAST, MOST, check_config, check_split
+from jowa.train.config import TrainConfig
+from jowa.train.presets import TRAIN_PRESETS, get_train_preset
 
 
 @pytest.mark.parametrize("name", ["40M", "70M", "150M"])
@@ -46,7 +48,7 @@ def test_published_presets_have_the_papers_numbers(name: str) -> None:
 
 @pytest.mark.parametrize("name", TRAIN_PRESETS)
 def test_every_preset_passes_its_own_checks(name: str) -> None:
-    get_train_preset(name).check()
+    check_config(get_train_preset(name))
 
 
 def fields_of(value: Any, prefix: str = "") -> Iterator[tuple[type, str, str]]:
@@ -122,7 +124,7 @@ BAD = {
 @pytest.mark.parametrize(("name", "value", "named"), [case for cases in BAD.values() for case in cases])
 def test_settings_that_cannot_work_are_refused(small_config: Any, name: str, value: object, named: str) -> None:
     with pytest.raises(UsageError, match=re.escape(named)):
-        small_config({name: value}).check()
+        check_config(small_config({name: value}))
 
 
 @pytest.mark.parametrize(
@@ -132,6 +134,8 @@ def test_settings_that_cannot_work_are_refused(small_config: Any, name: str, val
                 "set --stage1.tokenizer-batch to a multiple of 12"),
         ({"stage1.tokenizer_batch": 3}, 1, "to a multiple of 4"),
         ({"stage2.batch_size": 6}, 4, "stage2.batch_size 6 cannot be split evenly among 4 process(es)"),
+        ({"stage2.batch_size": 6, "parallel.microbatches": 4}, 2, "cannot be split evenly among 4 microbatches"),
+        ({"parallel.microbatches": 3}, 2, "parallel.microbatches 3 cannot be split evenly among 2 process(es)"),
     ],
 )  # fmt: skip
 def test_batches_must_divide_among_the_processes(

@@ -1,0 +1,55 @@
+"""What one optimizer step does with gradients: add up, clip, apply; or skip, where they are not finite.
+
+Nothing here waits for the device: what is found is read back later, by :mod:`jowa.train.watch`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from jowa.train.distributed import Place
+
+SKIPPED, IN_ROW = "_skipped", "_skipped_in_row"
+"""Ends of the names of a part's counters among the metrics."""
+
+
+class Part:
+    """A network in training: itself, its wrapper, its optimizer, and how many of its steps were skipped."""
+
+    def __init__(
+        self, name: str, module: nn.Module, wrapped: nn.Module, optimizer: torch.optim.Optimizer, clip: float,
+        place: Place,
+    ) -> None:  # fmt: skip
+        """``wrapped``: what averages ``module``'s gradients over the processes; ``clip``: their largest norm."""
+        self.name, self.module, self.wrapped, self.optimizer = name, module, wrapped, optimizer
+        self.clip, self.place = clip, place
+        self.skipped = torch.zeros((), device=place.device)
+        self.skipped_in_row = torch.zeros((), device=place.device)
+
+    def backward(self, loss: Tensor, first: bool, last: bool) -> None:
+        """Add the gradient of a microbatch's ``loss``; the ``first`` of a step begins at zero."""
+        if first:
+            self.optimizer.zero_grad(set_to_none=True)
+        with self.place.synchronised(self.wrapped, last):
+            torch.autograd.backward(loss)
+
+    def apply(self, loss: Tensor) -> dict[str, Tensor]:
+        """Take the step, unless ``loss`` float32 () or the gradient is not finite on some process.
+
+        Returns what to log: the gradient's norm before clipping, and the steps skipped, since the start of the stage
+        (or of the process) and at a stretch.
+        """
+        parameters = [p for p in self.module.parameters() if p.grad is not None]
+        norm = nn.utils.clip_grad_norm_(parameters, self.clip)
+        found = self.place.any(1 - torch.isfinite(norm + loss.detach().float()).float())
+        # The fused optimizers read this flag on the device, and leave weights and state alone where it is 1.
+        self.optimizer.found_inf = found  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.skipped = self.skipped + found
+        self.skipped_in_row = (self.skipped_in_row + 1) * found
+        return {
+            f"{self.name}_gradient_norm": norm,
+            f"{self.name}{SKIPPED}": self.skipped,
+            f"{self.name}{IN_ROW}": self.skipped_in_row,
+        }
