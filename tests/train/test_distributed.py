@@ -69,7 +69,7 @@ def test_gradients_losses_and_weights_of_two_processes_are_those_of_one(
         "stage2.steps": 30,
         "stage2.target_every": 5,
         "optimizer.gradient_clip": 1e9,
-        "checkpoint_every": 1000,
+        "checkpoint.every": 1000,
     }
     single = train_on(small_config(common | {"out": tmp_path / "one"}), 1)[0]
     first, second = train_on(small_config(common | {"out": tmp_path / "two"}), 2)
