@@ -53,8 +53,6 @@ class CheckpointStore:
         self.folder, self.config, self.place = folder, config, place
         self.failures = 0
         """Checkpoints that could not be written, in this process's life."""
-        self.saved: int | None = None
-        """The step of the newest checkpoint that is written, or being written."""
         self._under_way: _Write | None = None
         # torch says at every save that one process is one process.
         warnings.filterwarnings("ignore", "torch.distributed is disabled", module="torch.distributed.checkpoint")
@@ -66,7 +64,6 @@ class CheckpointStore:
         """
         self.wait()
         writer = self._writer(step, facts)
-        self.saved = step
         if self.config.asynchronous:
             try:
                 done = async_save(
@@ -96,7 +93,6 @@ class CheckpointStore:
                 f"{writer.final} could not be written ({_why_not_written(error)}); expected room for it: free some "
                 "space, or choose another --out, then rerun; the checkpoints before it are kept"
             ) from error
-        self.saved = step
 
     def wait(self) -> None:
         """Return when nothing is being written any more."""
@@ -174,7 +170,6 @@ class CheckpointStore:
     def _failed(self, writer: CheckpointWriter, error: BaseException) -> None:
         self._clean(writer)
         self.failures += 1
-        self.saved = None
         if self.place.is_main and self.failures == 1:
             print(
                 f"warning: {writer.final} could not be written ({_why_not_written(error)}): training goes on and tries "

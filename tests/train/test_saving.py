@@ -14,6 +14,8 @@ import torch
 from jowa.errors import CheckpointError
 from jowa.train.checkpoint import CheckpointWriter, checkpoints, read_best, read_manifest, step_of
 from jowa.train.config import CheckpointConfig
+from jowa.train.feed import Feed
+from jowa.train.loop import Trainer
 from jowa.train.saving import CheckpointStore
 from jowa.train.step import Part
 
@@ -159,9 +161,21 @@ def test_a_run_goes_on_when_the_disk_is_full_for_a_while(
     assert steps(again.store) == [4, 8], "the checkpoint of step 6 is missing"
 
 
-def test_an_optimizer_that_took_no_step_has_no_state(small_config: Any, alone: Any) -> None:
-    from jowa.train.loop import Trainer
+def test_the_agent_that_played_best_is_kept(small_config: Any, alone: Any) -> None:
+    config = small_config({"stage2.steps": 6, "health.evaluate_every": 1, "checkpoint.every": 1000})
+    trainer, scores = Trainer(config, alone), {5: 1.0, 6: 4.0, 7: 3.0, 8: 4.0, 9: 0.0, 10: 2.0}
+    marked: list[int] = []
 
+    def observe(step: int, agent: Any) -> None:
+        if trainer.store.mark_best(step, scores[step]):
+            marked.append(step)
+
+    trainer.run(Feed(config, alone), lambda step, metrics: None, observe)
+    assert marked == [5, 6] and steps(trainer.store) == [6, 9, 10]
+    assert read_best(trainer.store.folder) == (6, 4.0)
+
+
+def test_an_optimizer_that_took_no_step_has_no_state(small_config: Any, alone: Any) -> None:
     trainer = Trainer(small_config(), alone)
     assert trainer._state()["optimizers"] == {}
     parts: list[Part] = trainer._parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def test_checkpoints_are_interchangeable(command: Any, process_environments: Any
 
     expected = work("save")["plain"][0]
     for source in KINDS:
-        for found in [each for found in work(f"saved-as-{source}").values() for each in found]:
+        for found in itertools.chain(*work(f"saved-as-{source}").values()):
             assert found["skipped"].item() == 4 and torch.equal(found["tokenizer"], expected["tokenizer"])
             for when in ("before", "after"):
                 assert found[when].keys() == expected[when].keys()
