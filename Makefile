@@ -18,7 +18,7 @@ TORCH_STAMP := $(VENV)/.torch-$(shell printf '%s' "$(TORCH)" | cksum | cut -d' '
 COMPILED := pyproject.toml setup.py CMakeLists.txt jowa/__init__.py $(wildcard csrc/*.* csrc/cuda/* csrc/third_party/*/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types contracts check gpu cuda-check sanitize fuzz fuzz-short dist clean distclean install install-dev
+.PHONY: help demo test faults lint format types contracts check gpu cuda-check sanitize fuzz fuzz-short dist clean distclean install install-dev
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -30,6 +30,9 @@ demo: install  ## train a small agent on this machine and watch it play (set-up 
 # One thread a process: several processes that each use every core slow one another down.
 test: install-dev  ## the tests; no GPU needed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal --durations 10 $(ARGS)
+
+faults: install-dev  ## kill training processes 20 times at random moments; they must end where an undisturbed run ends
+	OMP_NUM_THREADS=1 JOWA_KILLS=20 $(BIN)/python -m pytest -s tests/train/test_faults.py $(ARGS)
 
 lint: install-dev  ## ruff: mistakes and layout
 	$(BIN)/ruff check .
@@ -134,3 +137,4 @@ $(BIN)/python:
 	  echo "error: $(PYTHON) is missing or not Python 3.11 to 3.13; name such a one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "error: $(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+/root/.pyenv/libexec/pyenv-hooks: line 24: enable: cannot open shared object /root/.pyenv/libexec/pyenv-realpath.dylib: /root/.pyenv/libexec/pyenv-realpath.dylib: cannot open shared object file: No such file or directory

@@ -38,6 +38,15 @@ def atomic_write_text(path: Path, text: str) -> None:
     atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def flush_folder(folder: Path) -> None:
+    """Have the names in ``folder`` reach the disk, as ``fsync`` does for what files hold."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 _asking = threading.Lock()
 
 

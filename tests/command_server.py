@@ -2,7 +2,8 @@
 
 A line on stdin is a JSON list of jobs to run side by side: ``run`` (a module, or the path of a script),
 ``arguments``, ``cwd``, ``env``, ``stdout`` and ``stderr`` (files), ``largest_file`` (bytes; 0: no limit, else
-writing beyond fails as on a full disk).  The answer is a line with the list of their exit codes.
+writing beyond fails as on a full disk), and perhaps ``signals``, a list of [number, path, seconds] to send to it so
+many seconds after the file exists, one after the other.  The answer is a line with the list of their exit codes.
 """
 
 from __future__ import annotations
@@ -65,18 +66,34 @@ def fork(job: dict[str, Any]) -> int:
         os._exit(code)
 
 
-def wait_for(children: list[int]) -> list[int]:
+def signal_when_due(child: int, signals: list[list[Any]], seen: dict[int, float]) -> None:
+    """Send ``child`` the first of ``signals`` if it is time; ``seen``: since when its file exists."""
+    if not signals:
+        return
+    number, path, seconds = signals[0]
+    if child not in seen and os.path.exists(path):
+        seen[child] = time.monotonic()
+    if child in seen and time.monotonic() - seen[child] >= seconds:
+        os.kill(child, number)
+        signals.pop(0)
+        del seen[child]
+
+
+def wait_for(children: list[int], jobs: list[dict[str, Any]]) -> list[int]:
     """Exit codes, negative for a signal; after :data:`TIMEOUT` seconds the rest is killed."""
     codes: dict[int, int] = {}
+    seen: dict[int, float] = {}
     deadline = time.monotonic() + TIMEOUT
     while len(codes) < len(children):
-        for child in children:
+        for child, job in zip(children, jobs, strict=True):
             if child not in codes:
                 ended, status = os.waitpid(child, os.WNOHANG)
                 if ended:
                     codes[child] = os.waitstatus_to_exitcode(status)
                 elif time.monotonic() > deadline:
                     os.kill(child, signal.SIGKILL)
+                else:
+                    signal_when_due(child, job.get("signals", []), seen)
         time.sleep(0.005)
     return [codes[child] for child in children]
 
@@ -87,8 +104,9 @@ def main() -> None:
         importlib.import_module(name)
     for line in sys.stdin:
         sys.stdout.flush()
-        children = [fork(job) for job in json.loads(line)]
-        print(json.dumps(wait_for(children)), flush=True)
+        jobs = json.loads(line)
+        children = [fork(job) for job in jobs]
+        print(json.dumps(wait_for(children, jobs)), flush=True)
 
 
 if __name__ == "__main__":

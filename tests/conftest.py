@@ -100,7 +100,7 @@ SMALL = {
     "device": "cpu",
     "draft.moments": 3,
     "draft.steps": 2,
-    "checkpoint_every": 2,
+    "checkpoint.every": 2,
     "log_every": 1,
     "data.games": ("Pong", "Breakout"),
     "data.record_steps": 0,

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import zarr
 
-from jowa.train.checkpoint import checkpoints, load_checkpoint
+from jowa.train.checkpoint import checkpoints, read_manifest
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -213,12 +213,11 @@ def test_a_corrupt_checkpoint_or_damaged_scores_are_one_line(
     (out / "results.json").write_text("{")
     message = only_error(command("jowa.train", *arguments(evaluation__episodes=1)), 1)
     assert "results.json is not valid JSON" in message and "delete it" in message
-    os.truncate(checkpoints(out / "checkpoints")[-1], 2000)
+    saved = checkpoints(out / "checkpoints")
+    for path in saved:
+        os.truncate(path / "__0_0.distcp", 2000)
     message = only_error(command("jowa.train", *arguments()), 1)
-    assert "step-00000008.pt cannot be read" in message and "fall back to the one before" in message
-    checkpoints(out / "checkpoints")[-1].unlink()
-    done = command("jowa.train", *arguments())
-    assert done.returncode == 0 and "at step 6 of 8" in done.stdout
+    assert "step-00000008 is damaged (__0_0.distcp has 2000 bytes), and so is every one before it" in message
 
 
 def test_a_run_of_other_settings_is_refused_and_unharmed(
@@ -273,7 +272,7 @@ def interrupted(finished_run: Path) -> Callable[[Path], Path]:
 
     def make(out: Path) -> Path:
         shutil.copytree(finished_run, out)
-        (out / "checkpoints" / "step-00000008.pt").unlink()
+        shutil.rmtree(out / "checkpoints" / "step-00000008")
         return out
 
     return make
@@ -289,7 +288,7 @@ def test_a_full_disk_harms_nothing(
     filler.write_bytes(bytes(free - 200_000))
     before = contents(out)
     message = only_error(command("jowa.train", *arguments(out=out)), 1)
-    assert "step-00000008.pt" in message and "disk full" in message and "rerun" in message
+    assert "step-00000008" in message and "disk full" in message and "rerun" in message
     assert {k: v for k, v in contents(out).items() if k.name != "config.json"} == {
         k: v for k, v in before.items() if k.name != "config.json"
     }
@@ -305,9 +304,9 @@ def test_a_write_that_fails_half_way_harms_nothing(
 ) -> None:
     out = interrupted(tmp_path / "run")
     message = only_error(command("jowa.train", *arguments(), largest_file=100_000), 1)
-    assert "step-00000008.pt could not be written" in message
-    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000006.pt"]
-    assert load_checkpoint(out / "checkpoints" / "step-00000006.pt")["step"] == 6
+    assert "step-00000008 could not be written" in message
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000006"]
+    assert read_manifest(out / "checkpoints" / "step-00000006")["step"] == 6
 
 
 def test_an_agent_that_cannot_be_written_is_one_line(

@@ -80,7 +80,7 @@ def test_a_run_with_a_given_tokenizer(store: Path, agent_folder: Path, small_con
     tokenize(TokenizeConfig(agent_folder, store, device="cpu"))
     for game in ("Pong", "Breakout"):
         shutil.rmtree(store / game / "frames" / "c")
-    config = small_config({"data.path": store, "tokenizer_from": agent_folder, "checkpoint_every": 3})
+    config = small_config({"data.path": store, "tokenizer_from": agent_folder, "checkpoint.every": 3})
     alone, seen = Place(0, 1, torch.device("cpu")), []
     trainer = Trainer(config, alone)
     trainer.run(Feed(config, alone), lambda step, metrics: seen.append(sorted(metrics)))

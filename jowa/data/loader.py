@@ -107,6 +107,8 @@ class SegmentLoader:
 
 
 Item = TypeVar("Item")
+_LOOK_EVERY = 1.0
+"""Seconds after which whoever waits for a batch looks whether somebody is making it."""
 
 
 class Prefetcher(Generic[Item]):
@@ -127,13 +129,25 @@ class Prefetcher(Generic[Item]):
         """
         if number != self._next or self._stopped.is_set():
             return self._make(number)
-        made, item = self._ready.get()
+        made, item = self._take()
         assert made == number
         if isinstance(item, BaseException):
             self.close()
             raise item
         self._next += 1
         return item
+
+    def _take(self) -> tuple[int, Item | BaseException]:
+        while True:
+            alive = self._thread.is_alive()  # asked first: what it made last is there by then
+            try:
+                return self._ready.get(timeout=_LOOK_EVERY if alive else 0)
+            except queue.Empty:
+                if not alive:
+                    raise DataError(
+                        "the thread that reads ahead died without saying why, expected it to live as long as its "
+                        "reader (is memory short?): run the same command again"
+                    ) from None
 
     def close(self) -> None:
         """Stop making more; closing twice is fine."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from jowa.errors import command
@@ -12,6 +13,7 @@ from jowa.train.distributed import process_group
 from jowa.train.folder import begin
 from jowa.train.presets import get_train_preset
 from jowa.train.session import play_and_report, prepare_data, train
+from jowa.train.stop import Stopped, stop_at_once
 
 
 def preset_named_in(arguments: list[str]) -> str:
@@ -27,15 +29,20 @@ def preset_named_in(arguments: list[str]) -> str:
 def run(config: TrainConfig) -> None:
     """The whole path for ``config``; what an earlier run finished is reused."""
     check_config(config)
-    with process_group(config.device) as place:
-        check_split(config, place.world)
-        if place.is_main:
-            begin(config)
-            prepare_data(config)
-        place.barrier()
-        agent = train(config, place)
-    if place.is_main:
-        play_and_report(config, agent)
+    try:
+        with stop_at_once():
+            with process_group(config.device) as place:
+                check_split(config, place.world)
+                if place.is_main:
+                    begin(config)
+                    prepare_data(config)
+                place.barrier()
+                agent = train(config, place)
+            if place.is_main:
+                play_and_report(config, agent)
+    except Stopped as stopped:
+        if os.environ.get("RANK", "0") == "0":
+            print(stopped, flush=True)
 
 
 @command

@@ -107,6 +107,19 @@ class ParallelConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointConfig:
+    """What is kept of a run, to go on from after it was stopped or killed."""
+
+    every: int = 2000
+    """Steps between checkpoints; at the end of each stage, before each look at the agent, and when the run is asked to
+    stop there is one too."""
+    keep: int = 2
+    """Newest checkpoints that are kept, beside the best."""
+    asynchronous: bool = True
+    """Write a copy of the state while the training goes on; it takes as much memory as the state."""
+
+
+@dataclass(frozen=True)
 class HealthConfig:
     """What is watched while a run trains."""
 
@@ -169,8 +182,6 @@ class TrainConfig:
     """``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the computation; weights stay float32.  ``auto``: bfloat16 on a GPU, float32 on a CPU."""
-    checkpoint_every: int = 2000
-    """Steps between checkpoints."""
     log_every: int = 20
     """Steps between metrics."""
     restart: bool = False
@@ -190,6 +201,7 @@ class TrainConfig:
     stage2: StageTwoConfig = field(default_factory=StageTwoConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
     draft: DraftHeadConfig = field(default_factory=DraftHeadConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from jowa.data.changes import UnchangedFiles
 from jowa.data.loader import Prefetcher, SegmentLoader
 from jowa.data.segments import SegmentIndex, SegmentSampler
 from jowa.data.store import EpisodeStore
@@ -57,6 +58,7 @@ class Feed:
             )
         self.config, self.place = config, place
         self.games = config.data.games
+        self._files = UnchangedFiles(self.store, self.games if place.is_main else ())
         length = config.data.segment_length
         self.index = SegmentIndex.build(self.store, self.games, length, config.data.segment_stride)
         self._on_gpu = place.device.type == "cuda"
@@ -141,6 +143,10 @@ class Feed:
             prefetch=self._on_gpu,
         )  # fmt: skip
         return said
+
+    def check_unchanged(self) -> None:
+        """Raise :class:`DataError` in the main process when files of the data set changed since it was opened."""
+        self._files.check()
 
     def close(self) -> None:
         """Stop reading ahead."""

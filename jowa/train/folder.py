@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,14 +18,14 @@ from jowa.data.store import EpisodeStore
 from jowa.data.tokens import TOKENS
 from jowa.errors import CheckpointError, UsageError
 from jowa.files import atomic_write_text
-from jowa.train.checkpoint import checkpoints, remove_leftovers
+from jowa.train.checkpoint import checkpoints, refuse_old_format, remove_leftovers
 from jowa.train.config import TrainConfig
 
 CHECKPOINTS, SETTINGS, RESULTS, AGENT, PICTURE, METRICS = (
     "checkpoints", "config.json", "results.json", "agent", "imagined.png", "tensorboard",
 )  # fmt: skip
 
-FREE = frozenset({"out", "device", "checkpoint_every", "log_every", "restart", "health", "draft", "evaluation"})
+FREE = frozenset({"out", "device", "checkpoint", "log_every", "restart", "health", "draft", "evaluation"})
 """Settings that may differ from those a run began with: they do not change its weights."""
 
 DATA_STEPS = "recorded_steps"
@@ -37,11 +38,13 @@ def begin(config: TrainConfig) -> None:
     Raises :class:`UsageError` naming the first difference, :class:`CheckpointError` when the settings are damaged.
     """
     _refuse_strangers(config.out)
-    if config.restart:
+    # When torchrun starts the processes anew because one died, it repeats their options: the run goes on.
+    if config.restart and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         clear(config.out)
+    refuse_old_format(config.out / CHECKPOINTS)
     remove_leftovers(config.out / CHECKPOINTS)
     if checkpoints(config.out / CHECKPOINTS):
-        _check_same(config.out, _stored(config.out), _document(config))
+        _check_same(config.out, _stored(config.out), settings_document(config))
 
 
 def write_settings(config: TrainConfig) -> None:
@@ -51,7 +54,7 @@ def write_settings(config: TrainConfig) -> None:
     """
     store = EpisodeStore.open(config.data.path)
     extent = {game: store.num_steps(game) for game in config.data.games if game in store.games}
-    document = _document(config)
+    document = settings_document(config)
     if checkpoints(config.out / CHECKPOINTS):
         _check_same(config.out, {DATA_STEPS: _stored(config.out).get(DATA_STEPS, extent)}, {DATA_STEPS: extent})
     atomic_write_text(config.out / SETTINGS, json.dumps(document | {DATA_STEPS: extent}, indent=2) + "\n")
@@ -89,7 +92,7 @@ def read_results(config: TrainConfig) -> dict[str, Any] | None:
     return document if (document["step"], document["settings"]) == wanted else None
 
 
-def _document(config: TrainConfig) -> dict[str, Any]:
+def settings_document(config: TrainConfig) -> dict[str, Any]:
     """The settings as JSON would give them back."""
     document: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     return document

@@ -17,12 +17,16 @@ from jowa.model import WorldActionModel
 from jowa.model.objective import Objective, target_counts
 from jowa.planner import PlannerConfig
 from jowa.tokenizer import LPIPS, Tokenizer
-from jowa.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from jowa.train.checkpoint import WAY_OUT
 from jowa.train.config import TrainConfig
 from jowa.train.distributed import Place
 from jowa.train.feed import Feed, task_ids
+from jowa.train.folder import CHECKPOINTS, settings_document
 from jowa.train.optim import set_learning_rate, tokenizer_optimizer, world_optimizer
+from jowa.train.saving import CheckpointStore
+from jowa.train.state import State, begun_optimizers, code_version, gather_state, restore_state
 from jowa.train.step import Part
+from jowa.train.stop import Stopped, StopRequests, stop_at_once
 from jowa.train.watch import BAD_BATCH, Readings, bad_part, bad_steps_error, save_bad_batch
 from jowa.types import Batch
 
@@ -54,6 +58,7 @@ class Trainer:
         self.objective = Objective(self.model, config.objective)
         self.step = 0
         self.total = config.stage1.steps + config.stage2.steps
+        self.store = CheckpointStore(config.out / CHECKPOINTS, config.checkpoint, place)
         dtype = choose_precision(config.precision, place.device)
         self._autocast = torch.autocast(place.device.type, dtype=dtype, enabled=dtype is not None)
         self._readings = Readings()
@@ -69,24 +74,50 @@ class Trainer:
         return 1 if self.step < self.config.stage1.steps else 2
 
     def run(self, feed: Feed, report: Report, observe: Observe | None = None) -> None:
-        """Train from the current step to the end, with checkpoints; the main process observes."""
+        """Train from the current step to the end, with checkpoints; the main process observes.
+
+        Raises :class:`Stopped` when SIGTERM or SIGINT asked for it, with the state saved.
+        """
+        requests = StopRequests(self.place)
+        try:
+            with requests.noted():
+                self._run(feed, report, observe, requests)
+        except (Exception, Stopped):
+            self.store.wait()
+            raise
+
+    def _run(self, feed: Feed, report: Report, observe: Observe | None, requests: StopRequests) -> None:
         if (self.stage == 2 or self.config.tokenizer_from is not None) and self.step < self.total:
             self._encode(feed)
         while self.step < self.total:
             metrics = self._stage_one_step(feed) if self.stage == 1 else self._stage_two_step(feed)
             self.step += 1
             self._read_back(metrics, feed, report)
-            if self.step == self.config.stage1.steps:
+            due, last, switch = (
+                observations(self.config, self.step), self.step == self.total, self.step == self.config.stage1.steps,
+            )  # fmt: skip
+            if switch:
                 self._enter_stage()
-                if self.step < self.total and self.config.tokenizer_from is None:
-                    self._encode(feed)
-            if self.step % self.config.checkpoint_every == 0 or self.step == self.total:
-                self.save()
-            if observations(self.config, self.step):
-                agent = self.agent()
-                if self.place.is_main and observe is not None:
-                    observe(self.step, agent)
-                self.place.barrier()
+            stop = requests.agreed(now=last)
+            if last or stop or switch or "play" in due or self.step % self.config.checkpoint.every == 0:
+                feed.check_unchanged()
+                self.save(now=last or stop)
+            if stop:
+                raise Stopped(
+                    f"stopped at step {self.step} of {self.total}, which is saved in {self.config.out / CHECKPOINTS}: "
+                    "run the same command again to go on"
+                )
+            if switch and not last and self.config.tokenizer_from is None:
+                self._encode(feed)
+            if due:
+                self._observe(observe)
+
+    def _observe(self, observe: Observe | None) -> None:
+        agent = self.agent()
+        with stop_at_once():
+            if self.place.is_main and observe is not None:
+                observe(self.step, agent)
+            self.place.barrier()
 
     def agent(self) -> Agent:
         """An agent with copies of the present weights, without a draft head; all processes must ask for it."""
@@ -112,6 +143,8 @@ class Trainer:
             if bad is not None:
                 self._stop(*bad, step, feed)
         for step, found in arrived.items():
+            if self.store.failures:
+                found["checkpoint_failures"] = float(self.store.failures)
             if step != self.step:
                 report(step, found)
         report(self.step, arrived.get(self.step, {}))
@@ -137,7 +170,8 @@ class Trainer:
 
     def _encode(self, feed: Feed) -> None:
         # In the precision in which the agent will see frames when it plays.
-        said = feed.encode(self.tokenizer, choose_precision(self.config.precision, self.place.device))
+        with stop_at_once():
+            said = feed.encode(self.tokenizer, choose_precision(self.config.precision, self.place.device))
         if self.place.is_main:
             print(said, flush=True)
 
@@ -258,22 +292,27 @@ class Trainer:
         table = self.model.frame_embedding.weight
         table.copy_(embedded * (table.std() / embedded.std()))
 
-    def save(self) -> None:
-        """Write a checkpoint (the main process; the others wait)."""
-        if self.place.is_main:
-            save_checkpoint(self.config.out / "checkpoints", self._state())
-        self.place.barrier()
+    def save(self, now: bool = False) -> None:
+        """Have a checkpoint written, in the background unless the settings say otherwise; all processes must ask.
 
-    def _state(self) -> dict[str, Any]:
-        tokenizer_optimizer_state = self.tokenizer_part.optimizer.state_dict() if self.tokenizer_part else None
-        return {
+        ``now``: return when it is on the disk, and raise :class:`CheckpointError` when it cannot be written.
+        """
+        facts = {
             "step": self.step,
+            "optimizers": begun_optimizers(self._parts),
             "sizes": self._sizes(),
-            "tokenizer": self.tokenizer.state_dict(),
-            "model": self.model.state_dict(),
-            "tokenizer_optimizer": tokenizer_optimizer_state,
-            "world_optimizer": self.world.optimizer.state_dict(),
+            "settings": settings_document(self.config),
+            "processes": self.place.world,
+            "code": code_version(),
         }
+        (self.store.save_now if now else self.store.save)(self.step, self._state(), facts)
+
+    def _state(self) -> State:
+        return gather_state(self.tokenizer, self.model, self._parts)
+
+    @property
+    def _parts(self) -> list[Part]:
+        return [part for part in (self.tokenizer_part, self.world) if part is not None]
 
     def _sizes(self) -> dict[str, dict[str, Any]]:
         return {
@@ -282,35 +321,28 @@ class Trainer:
         }
 
     def resume(self) -> bool:
-        """Load the newest checkpoint of ``config.out`` if there is one; returns whether there was.
+        """Load the newest undamaged checkpoint of ``config.out`` if there is one; returns whether there was.
 
-        Raises :class:`CheckpointError` when it is damaged or of other sizes.
+        All processes must ask; they may be more or fewer than those that wrote it.
+        Raises :class:`CheckpointError` when every one is damaged, or when it is of other sizes.
         """
-        found = checkpoints(self.config.out / "checkpoints")
-        if not found:
+        found = self.store.newest()
+        if found is None:
             return False
-        state = load_checkpoint(found[-1])
+        path, manifest = found
         for part, sizes in self._sizes().items():
-            saved = state["sizes"].get(part, {})
+            saved = manifest["sizes"].get(part, {})
             for name, value in sizes.items():
                 if saved.get(name) != value:
                     raise CheckpointError(
-                        f"{found[-1]} was trained with {part}.{name} = {saved.get(name)}, now it is {value}: "
-                        "use the same sizes, another --out, or --restart"
+                        f"{path} was trained with {part}.{name} = {saved.get(name)}, now it is {value}: "
+                        f"use the same sizes, or {WAY_OUT}"
                     )
-        self.step = state["step"]
+        self.step = manifest["step"]
         self._enter_stage()
-        try:
-            self.tokenizer.load_state_dict(state["tokenizer"])
-            self.model.load_state_dict(state["model"])
-            self.world.optimizer.load_state_dict(state["world_optimizer"])
-            if self.tokenizer_part is not None:
-                self.tokenizer_part.optimizer.load_state_dict(state["tokenizer_optimizer"])
-        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(
-                f"{found[-1]} does not fit these networks ({str(error).splitlines()[0]}): delete it to fall back to "
-                "the one before, or start anew with --restart"
-            ) from error
+        state = gather_state(self.tokenizer, self.model, self._parts, begun=manifest["optimizers"])
+        self.store.load(path, state)
+        restore_state(state, self.tokenizer, self.model, self._parts)
         return True
 
 

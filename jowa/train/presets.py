@@ -10,6 +10,7 @@ from jowa.errors import unknown_name
 from jowa.games import PRETRAINING_GAMES
 from jowa.model.objective import ObjectiveConfig
 from jowa.train.config import (
+    CheckpointConfig,
     DataConfig,
     EvaluationConfig,
     OptimizerConfig,
@@ -24,7 +25,6 @@ def _published(preset: str) -> TrainConfig:
     return TrainConfig(
         preset=preset,
         out=Path(f"runs/{preset}"),
-        checkpoint_every=5_000,
         log_every=100,
         data=DataConfig(
             Path("data/atari15"), PRETRAINING_GAMES, record_steps=0, record_max_steps=27_000,
@@ -41,6 +41,7 @@ def _published(preset: str) -> TrainConfig:
             steps=1_500_000, batch_size=512, learning_rate=5e-5, target_every=1000, target_rate=1.0
         ),
         optimizer=OptimizerConfig(warmup_steps=0, final_fraction=1.0),
+        checkpoint=CheckpointConfig(every=5_000),
         evaluation=EvaluationConfig(
             episodes=16, planner="beam", width=4, horizon=2, context=4, protocol="published", max_steps=108_000
         ),

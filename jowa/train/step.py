@@ -37,8 +37,8 @@ class Part:
     def apply(self, loss: Tensor) -> dict[str, Tensor]:
         """Take the step, unless ``loss`` float32 () or the gradient is not finite on some process.
 
-        Returns what to log: the gradient's norm before clipping, and the steps skipped, since the start of the stage
-        (or of the process) and at a stretch.
+        Returns what to log: the gradient's norm before clipping, and the steps skipped, since the start of the
+        stage and at a stretch.
         """
         parameters = [p for p in self.module.parameters() if p.grad is not None]
         norm = nn.utils.clip_grad_norm_(parameters, self.clip)

@@ -169,6 +169,20 @@ def test_prefetcher_passes_errors_on() -> None:
             ahead.get(2)
 
 
+def test_a_prefetcher_whose_thread_died_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jowa.data.loader._LOOK_EVERY", 0.01)
+
+    def die_after_two(self: Prefetcher[int], number: int) -> None:
+        for made in range(number, number + 2):
+            self._ready.put((made, made * made))
+
+    monkeypatch.setattr(Prefetcher, "_run", die_after_two)
+    with Prefetcher(lambda number: number, 3) as ahead:
+        assert [ahead.get(3), ahead.get(4)] == [9, 16], "what it had made is there"
+        with pytest.raises(DataError, match=r"thread that reads ahead died .*run the same command again"):
+            ahead.get(5)
+
+
 def test_without_the_native_core(make_store, make_episode, assert_same_episode, monkeypatch) -> None:
     store = make_store(Pong=[9])
     monkeypatch.setitem(sys.modules, "jowa._native", None)

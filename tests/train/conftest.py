@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from jowa.train.config import TrainConfig
 from jowa.train.distributed import Place
@@ -53,3 +56,32 @@ def assert_same_state() -> Callable[[Any, Any], None]:
         assert not different, different
 
     return check
+
+
+@pytest.fixture(scope="session")
+def read_state(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Any]:
+    """What a checkpoint holds, without the networks that it belongs to."""
+
+    def read(checkpoint: Path) -> Any:
+        file = tmp_path_factory.mktemp("read") / "state.pt"
+        dcp_to_torch_save(checkpoint, file)
+        return torch.load(file, weights_only=False)
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def process_environments() -> Callable[[int], list[dict[str, str]]]:
+    """What ``torchrun`` would tell each of so many processes on this machine."""
+
+    def make(world: int) -> list[dict[str, str]]:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = listener.getsockname()[1]
+        shared = {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        return [
+            {key: str(value) for key, value in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+            for rank in range(world)
+        ]
+
+    return make

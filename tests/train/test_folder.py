@@ -49,7 +49,17 @@ def test_another_setting_is_refused_by_name(in_folder: Any, name: str, value: ob
 
 
 def test_settings_that_do_not_matter_may_change(in_folder: Any) -> None:
-    begin(in_folder({"checkpoint_every": 7, "log_every": 9, "device": "auto", "evaluation.episodes": 3}))
+    begin(
+        in_folder(
+            {
+                "checkpoint.every": 7,
+                "checkpoint.asynchronous": False,
+                "log_every": 9,
+                "device": "auto",
+                "evaluation.episodes": 3,
+            }
+        )
+    )
 
 
 def test_restart_deletes_the_run_and_nothing_else(in_folder: Any) -> None:
@@ -158,7 +168,7 @@ def test_metrics_go_to_tensorboard_once_each(in_folder: Any, as_arguments: Any, 
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config = in_folder()
-    (config.out / "checkpoints" / "step-00000008.pt").unlink()
+    shutil.rmtree(config.out / "checkpoints" / "step-00000008")
     done = command("jowa.train", *as_arguments(config))
     assert "at step 6 of 8" in done.stdout
     events = EventAccumulator(str(config.out / "tensorboard"))

@@ -17,7 +17,7 @@ from jowa.data.store import EpisodeStore
 from jowa.errors import DataError, NumericalError
 from jowa.model.objective import Objective
 from jowa.planner import PlannerConfig
-from jowa.train.checkpoint import checkpoints, load_checkpoint
+from jowa.train.checkpoint import checkpoints, step_of
 from jowa.train.feed import Feed, task_ids
 from jowa.train.loop import Trainer
 from jowa.train.session import train
@@ -119,12 +119,12 @@ def test_a_loss_that_is_no_number_stops_training_and_harms_nothing(
             next(part.parameters()).data[0] = float("nan")
             before.update(weights(trainer.model))
 
-    config = small_config({"stage1.world_from": 2, "checkpoint_every": 5, "health.bad_steps": 1})
+    config = small_config({"stage1.world_from": 2, "checkpoint.every": 5, "health.bad_steps": 1})
     with pytest.raises(NumericalError, match=rf"step {poisoned}: the {stage} loss or its gradient") as caught:
         run_trainer(config, watch)
     assert "\n" not in str(caught.value) and "learning rate" in str(caught.value)
     kept = checkpoints(config.out / "checkpoints")
-    assert [load_checkpoint(path)["step"] for path in kept] == ([5] if stage == "joint" else [])
+    assert [step_of(path) for path in kept] == ([4, 5] if stage == "joint" else [])
 
 
 def test_a_bad_batch_is_skipped_counted_and_forgotten(
