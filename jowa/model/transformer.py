@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from jowa.config import ModelConfig
 from jowa.kernels.attention import causal_attention
@@ -66,9 +67,12 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.ln_f = nn.LayerNorm(config.width)
         self.dropout = config.dropout
+        self.recompute = False
+        """Keep each block's input alone for the backward pass, and compute the rest again then: less memory."""
 
     def forward(self, x: Tensor, attend: Attend | None = None) -> Tensor:
         x = functional.dropout(x, self.dropout, self.training)
         for block in self.blocks:
-            x = block(x, attend)
+            # The random state is kept with the input: dropout is the same the second time.
+            x = checkpoint(block, x, attend, use_reentrant=False) if self.recompute else block(x, attend)
         return self.ln_f(x)

@@ -104,6 +104,13 @@ class ParallelConfig:
     microbatches: int = 1
     """Microbatches into which each batch is cut, over all processes (at least one each): a process adds up the
     gradients of its own.  Runs with the same number compute the same on any number of processes."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """With several processes.  ``ddp``: each holds the whole model; ``fsdp``: each holds a part of every weight, of its
+    gradient and of its optimizer's state (FSDP2), and the tokenizer, which is small, stays whole."""
+    checkpoint_activations: bool = False
+    """Compute each transformer block a second time in the backward pass instead of keeping what is inside it."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile of the transformer's blocks and the Q heads; ``auto``: on a GPU."""
 
 
 @dataclass(frozen=True)

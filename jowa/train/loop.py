@@ -21,6 +21,7 @@ from jowa.train.config import TrainConfig
 from jowa.train.distributed import Place
 from jowa.train.feed import Feed
 from jowa.train.optim import set_learning_rate, tokenizer_optimizer, world_optimizer
+from jowa.train.parallel import load_whole, load_whole_optimizer, plain_model, prepare, whole, write_whole
 from jowa.train.step import Part
 from jowa.train.watch import BAD_BATCH, Readings, bad_part, bad_steps_error, save_bad_batch
 from jowa.types import Batch
@@ -49,6 +50,7 @@ class Trainer:
             self._take_tokenizer(config.tokenizer_from)
         self.model = WorldActionModel(config.model).to(place.device)
         self.objective = Objective(self.model, config.objective)
+        prepare(self.objective, config.parallel, place)
         self.step = 0
         self.total = config.stage1.steps + config.stage2.steps
         dtype = choose_precision(config.precision, place.device)
@@ -236,12 +238,17 @@ class Trainer:
         projection = torch.randn(codes.shape[1], self.config.model.width, generator=generator).to(codes.device)
         embedded = (codes - codes.mean(0)) @ projection
         table = self.model.frame_embedding.weight
-        table.copy_(embedded * (table.std() / embedded.std()))
+        write_whole(table, embedded * (whole(table).std() / embedded.std()))
+
+    def playing_model(self) -> WorldActionModel:
+        """The model as an agent plays with it: whole on every process; to be called by all of them."""
+        return plain_model(self.model)
 
     def save(self) -> None:
         """Write a checkpoint (the main process; the others wait)."""
+        state = self._state()
         if self.place.is_main:
-            save_checkpoint(self.config.out / "checkpoints", self._state())
+            save_checkpoint(self.config.out / "checkpoints", state)
         self.place.barrier()
 
     def _state(self) -> dict[str, Any]:
@@ -250,9 +257,9 @@ class Trainer:
             "step": self.step,
             "sizes": self._sizes(),
             "tokenizer": self.tokenizer.state_dict(),
-            "model": self.model.state_dict(),
+            "model": whole(self.model.state_dict()),
             "tokenizer_optimizer": tokenizer_optimizer_state,
-            "world_optimizer": self.world.optimizer.state_dict(),
+            "world_optimizer": whole(self.world.optimizer.state_dict()),
         }
 
     def _sizes(self) -> dict[str, dict[str, Any]]:
@@ -282,8 +289,8 @@ class Trainer:
         self._enter_stage()
         try:
             self.tokenizer.load_state_dict(state["tokenizer"])
-            self.model.load_state_dict(state["model"])
-            self.world.optimizer.load_state_dict(state["world_optimizer"])
+            load_whole(self.model, state["model"])
+            load_whole_optimizer(self.world.optimizer, state["world_optimizer"])
             if self.tokenizer_part is not None:
                 self.tokenizer_part.optimizer.load_state_dict(state["tokenizer_optimizer"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -79,7 +79,7 @@ def train(config: TrainConfig, place: Place) -> Agent:
         config.evaluation.context,
     )
     precision = choose_precision(config.precision, place.device)
-    agent = Agent(trainer.tokenizer, trainer.model, task_ids(config.data.games), precision, planning)
+    agent = Agent(trainer.tokenizer, trainer.playing_model(), task_ids(config.data.games), precision, planning)
     if place.is_main:
         folder = config.out / AGENT
         if finished_before and config.draft.steps and (folder / "draft.safetensors").exists():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from jowa.train.distributed import Place
 from jowa.train.feed import Feed
 from jowa.train.loop import Trainer
 
+WORKER = str(Path(__file__).with_name("ddp_worker.py"))
 Watch = Callable[[Trainer, int, dict[str, float]], None]
 
 
@@ -53,3 +56,34 @@ def assert_same_state() -> Callable[[Any, Any], None]:
         assert not different, different
 
     return check
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def train_on(command: Any, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
+    """Train ``config`` on so many processes; what each of them found."""
+
+    def train(config: Any, world: int, gradients_after: Sequence[int] = ()) -> list[dict[str, Any]]:
+        out = tmp_path / f"world{world}-{config.out.name}"
+        out.mkdir(parents=True)
+        wanted = {"config": config, "gradients_after": gradients_after}
+        torch.save(wanted, out / "settings.pt")
+        shared = {
+            "WORLD_SIZE": world,
+            "LOCAL_WORLD_SIZE": world,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": free_port(),
+        }
+        environments = [{k: str(v) for k, v in (shared | {"RANK": r, "LOCAL_RANK": r}).items()} for r in range(world)]
+        arguments = [str(out / "settings.pt"), str(out)]
+        jobs = [{"run": WORKER, "arguments": arguments, "env": environment} for environment in environments]
+        for done in command.together(jobs):
+            assert done.returncode == 0, done.stderr
+        return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(world)]
+
+    return train

@@ -1,0 +1,121 @@
+"""How the objective is computed: compiled, recomputed, sharded.  Speed and memory; the numbers stay the same.
+
+Under FSDP2 (``fully_shard``) the model's parameters are DTensors, of which each process holds a part.  What touches
+whole weights goes through :func:`whole` and :func:`write_whole`; everything elementwise works on the parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+
+from jowa.model import WorldActionModel
+from jowa.model.objective import Objective
+from jowa.train.config import ParallelConfig
+from jowa.train.distributed import Place
+
+
+def prepare(objective: Objective, config: ParallelConfig, place: Place) -> None:
+    """Make ``objective`` compute as ``config`` says, in place; before optimizers and wrappers see its parameters."""
+    objective.model.transformer.recompute = config.checkpoint_activations
+    if compiles(config, place.device):
+        compile_parts(objective.model)
+    if config.strategy == "fsdp" and place.world > 1:
+        shard(objective, place)
+
+
+def compiles(config: ParallelConfig, device: torch.device) -> bool:
+    """Whether ``config`` asks for torch.compile on ``device``."""
+    return config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
+
+
+def compile_parts(model: WorldActionModel) -> None:
+    """Compile each block and the Q heads, in place and without changing names.
+
+    Not the whole: one graph would hand over all gradients at once, at its end, and no communication could hide behind
+    the backward pass; it would be compiled anew for each depth, while all blocks share one code.
+    """
+    for part in (*model.transformer.blocks, model.q_head, model.q_target_head):
+        part.compile(fullgraph=True, dynamic=False)
+
+
+def shard(objective: Objective, place: Place) -> None:
+    """Spread the parameters of ``objective`` over the processes: each block, each Q head, and the rest as one."""
+    mesh = init_device_mesh(place.device.type, (place.world,))
+
+    def placement(parameter: nn.Parameter) -> Shard | None:
+        return _even(parameter, place.world)
+
+    model = objective.model
+    for part in (*model.transformer.blocks, model.q_head, model.q_target_head):
+        fully_shard(part, mesh=mesh, shard_placement_fn=placement)
+    # The root is what the trainer calls: its hooks go around the losses, whose gradients set off the backward pass.
+    fully_shard(objective, mesh=mesh, shard_placement_fn=placement)
+
+
+def _even(parameter: nn.Parameter, world: int) -> Shard | None:
+    """Cut along the first dimension that ``world`` divides: an ensemble of three cannot be cut into four members."""
+    return next((Shard(axis) for axis, size in enumerate(parameter.shape) if size % world == 0), None)
+
+
+def whole(value: Any) -> Any:
+    """``value`` with every DTensor in its dicts and lists gathered; a collective call where there is one."""
+    if isinstance(value, DTensor):
+        return value.full_tensor()
+    if isinstance(value, Mapping):
+        return {key: whole(inner) for key, inner in value.items()}
+    return [whole(inner) for inner in value] if isinstance(value, list) else value
+
+
+def like(values: Tensor, other: Tensor) -> Tensor:
+    """Whole ``values``, the same on every process, cut as ``other`` is."""
+    if not isinstance(other, DTensor):
+        return values
+    return distribute_tensor(values.to(other.device), other.device_mesh, other.placements, src_data_rank=None)
+
+
+@torch.no_grad()
+def write_whole(parameter: Tensor, values: Tensor) -> None:
+    """Overwrite ``parameter``, cut or not, with whole ``values`` of its shape, the same on every process."""
+    parameter.copy_(like(values, parameter))
+
+
+def load_whole(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """``load_state_dict`` of a whole state, into parameters that may be cut.  Raises as that does."""
+    own = module.state_dict()
+    cut = {name: like(value, own[name]) if name in own else value for name, value in state.items()}
+    module.load_state_dict(cut)
+
+
+def load_whole_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """``load_state_dict`` of a whole state, for parameters that may be cut.  Raises as that does."""
+    optimizer.load_state_dict(state)
+    for parameter, found in _states(optimizer):
+        for name, value in found.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                found[name] = like(value, parameter)
+
+
+def _states(optimizer: torch.optim.Optimizer) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            yield parameter, optimizer.state.get(parameter, {})
+
+
+def plain_model(model: WorldActionModel) -> WorldActionModel:
+    """A copy of ``model`` that is whole on every process and not compiled, for playing; a collective call if it is cut.
+
+    An untouched model is returned as it is.
+    """
+    changed = any(isinstance(p, DTensor) for p in model.parameters())
+    if not changed and all(block._compiled_call_impl is None for block in model.transformer.blocks):
+        return model
+    copy = WorldActionModel(model.config)
+    copy.load_state_dict(whole(model.state_dict()))
+    return copy.to(next(model.parameters()).device)
