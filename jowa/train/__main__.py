@@ -9,6 +9,7 @@ from jowa.options import parse_options
 from jowa.train.checks import check_config, check_split
 from jowa.train.config import TrainConfig
 from jowa.train.distributed import process_group
+from jowa.train.dry_run import show
 from jowa.train.folder import begin
 from jowa.train.presets import get_train_preset
 from jowa.train.session import play_and_report, prepare_data, train
@@ -27,6 +28,9 @@ def preset_named_in(arguments: list[str]) -> str:
 def run(config: TrainConfig) -> None:
     """The whole path for ``config``; what an earlier run finished is reused."""
     check_config(config)
+    if config.dry_run:
+        show(config)
+        return
     with process_group(config.device) as place:
         check_split(config, place.world)
         if place.is_main:

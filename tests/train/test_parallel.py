@@ -8,48 +8,49 @@ from typing import Any
 import pytest
 import torch
 
-STEPS = {"stage1.steps": 20, "stage1.world_from": 0, "stage1.revive_every": 5, "stage2.steps": 30}
-COMMON = STEPS | {
-    "stage1.batch_size": 8, "stage1.tokenizer_batch": 32, "stage2.batch_size": 8, "stage2.target_every": 5,
-    "objective.action_noise": 0.5, "checkpoint_every": 1000, "model.layers": 2,
+COMMON = {
+    "stage1.world_from": 0, "stage1.revive_every": 5, "stage1.batch_size": 8, "stage1.tokenizer_batch": 32,
+    "stage2.batch_size": 8, "stage2.target_every": 5, "objective.action_noise": 0.5, "checkpoint_every": 1000,
+    "model.layers": 2,
 }  # fmt: skip
-
-
 NO_GRADIENT = "attn.key.bias"
 """Softmax does not feel it: its gradient is rounding, which Adam makes as large as any other."""
 
 
 @pytest.fixture
-def train_alone(small_config: Any, train_on: Any, tmp_path: Any) -> Callable[[int], dict[str, Any]]:
+def train_alone(small_config: Any, train_on: Any, tmp_path: Any) -> Callable[..., dict[str, Any]]:
     """What one process finds with so many microbatches; trained once."""
 
-    def train(microbatches: int) -> dict[str, Any]:
-        if microbatches not in ALONE:
-            settings = COMMON | {"out": tmp_path / "alone", "parallel.microbatches": microbatches}
-            ALONE[microbatches] = train_on(small_config(settings), 1)[0]
-        return ALONE[microbatches]
+    def train(microbatches: int, steps: tuple[int, int]) -> dict[str, Any]:
+        if (microbatches, steps) not in ALONE:
+            settings = COMMON | stages(steps) | {"out": tmp_path / "alone", "parallel.microbatches": microbatches}
+            ALONE[microbatches, steps] = train_on(small_config(settings), 1)[0]
+        return ALONE[microbatches, steps]
 
     return train
 
 
-ALONE: dict[int, dict[str, Any]] = {}
+ALONE: dict[tuple[int, tuple[int, int]], dict[str, Any]] = {}
+
+
+def stages(steps: tuple[int, int]) -> dict[str, int]:
+    return {"stage1.steps": steps[0], "stage2.steps": steps[1]}
 
 
 @pytest.mark.parametrize(
-    ("world", "strategy", "microbatches", "recompute"),
+    ("world", "strategy", "microbatches", "recompute", "steps"),
     [
-        (2, "fsdp", 4, True),
+        (2, "fsdp", 4, True, (4, 6)),
         *(
-            pytest.param(world, strategy, microbatches, recompute, marks=pytest.mark.slow)
+            pytest.param(world, strategy, microbatches, recompute, (20, 30), marks=pytest.mark.slow)
             for world in (2, 4)
             for strategy in ("ddp", "fsdp")
             for microbatches in (4, 8)
             for recompute in (False, True)
-            if (world, strategy, microbatches, recompute) != (2, "fsdp", 4, True)
         ),
     ],
 )
-def test_fifty_steps_are_those_of_one_process(
+def test_every_step_is_that_of_one_process(
     small_config: Any,
     train_on: Any,
     train_alone: Any,
@@ -58,15 +59,16 @@ def test_fifty_steps_are_those_of_one_process(
     strategy: str,
     microbatches: int,
     recompute: bool,
+    steps: tuple[int, int],
 ) -> None:
-    alone = train_alone(microbatches)
+    alone = train_alone(microbatches, steps)
     settings = {
         "parallel.strategy": strategy, "parallel.microbatches": microbatches,
-        "parallel.checkpoint_activations": recompute, "out": tmp_path / "many",
+        "parallel.checkpoint_activations": recompute, "out": tmp_path / "many", **stages(steps),
     }  # fmt: skip
     ranks = train_on(small_config(COMMON | settings), world)
 
-    assert len(ranks[0]["losses"]) == 50
+    assert len(ranks[0]["losses"]) == sum(steps)
     for step, (one, many) in enumerate(zip(alone["losses"], ranks[0]["losses"], strict=True), start=1):
         assert many == pytest.approx(one, rel=2e-3, abs=1e-5), f"step {step}"
     for part, state in alone["state"].items():
