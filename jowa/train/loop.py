@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from jowa.agent import Agent
 from jowa.devices import choose_precision
@@ -22,6 +23,7 @@ from jowa.train.distributed import Place
 from jowa.train.feed import Feed
 from jowa.train.optim import set_learning_rate, tokenizer_optimizer, world_optimizer
 from jowa.train.parallel import load_whole, load_whole_optimizer, plain_model, prepare, whole, write_whole
+from jowa.train.profile import Profiler
 from jowa.train.step import Part
 from jowa.train.watch import BAD_BATCH, Readings, bad_part, bad_steps_error, save_bad_batch
 from jowa.types import Batch
@@ -71,7 +73,9 @@ class Trainer:
         """Train from the current step to the end, with checkpoints."""
         if (self.stage == 2 or self.config.tokenizer_from is not None) and self.step < self.total:
             self._encode(feed)
+        profiler = Profiler(self.config.profile_steps, self.config.out, self.place.device, self.place.is_main)
         while self.step < self.total:
+            profiler.before_step(self.stage, self.step, self.objective)
             metrics = self._stage_one_step(feed) if self.stage == 1 else self._stage_two_step(feed)
             self.step += 1
             self._read_back(metrics, feed, report)
@@ -81,6 +85,7 @@ class Trainer:
                     self._encode(feed)
             if self.step % self.config.checkpoint_every == 0 or self.step == self.total:
                 self.save()
+        profiler.end()
 
     def _read_back(self, metrics: dict[str, Tensor], feed: Feed, report: Report) -> None:
         """Report the step, and those metrics of it and of earlier ones that have arrived from the device."""
@@ -179,13 +184,14 @@ class Trainer:
 
     def _tokenizer_step(self, part: Part, feed: Feed) -> dict[str, Tensor]:
         settings, step = self.config.stage1, self.step
-        frames, weights = self._tokenizer_batch(feed, step)
+        with record_function("data"):
+            frames, weights = self._tokenizer_batch(feed, step)
         if settings.revive_every and step % settings.revive_every == 0 and step < settings.steps * 3 // 4:
             self._revive_codes(torch.cat([feed.tokenizer_frames(step + i, 0.0)[0] for i in range(REVIVE_BATCHES)]))
         set_learning_rate(part.optimizer, settings.tokenizer_learning_rate, step, settings.steps, self.config.optimizer)
         total: dict[str, Tensor] = {}
         for index, rows in enumerate(self._cut(len(frames))):
-            with self._autocast:
+            with self._autocast, record_function("tokenizer"):
                 losses = part.wrapped(frames[rows], None if weights is None else weights[rows])
             # Microbatches are of one size: the mean of their means is the batch's.
             part.backward(losses.total / self.pieces, first=index == 0, last=index == self.pieces - 1)
@@ -196,7 +202,8 @@ class Trainer:
 
     def _world_step(self, feed: Feed, critic: bool) -> dict[str, Tensor]:
         """Train the world model on a batch; with ``critic`` (stage 2) the critic too."""
-        batch = self._world_batch(feed, self.step)
+        with record_function("data"):
+            batch = self._world_batch(feed, self.step)
         counts = self.place.mean(target_counts(batch, critic))
         total: dict[str, Tensor] = {}
         for index, rows in enumerate(self._cut(len(batch.actions))):
@@ -205,7 +212,8 @@ class Trainer:
             with self._autocast:
                 if piece.tokens is None:
                     assert piece.frames is not None
-                    piece = dataclasses.replace(piece, tokens=self.tokenizer.encode(piece.frames))
+                    with record_function("tokenizer"):
+                        piece = dataclasses.replace(piece, tokens=self.tokenizer.encode(piece.frames, settle=False))
                 losses = self.world.wrapped(piece, critic=critic, counts=counts)
             self.world.backward(sum_of(losses), first=index == 0, last=index == self.pieces - 1)
             add_to(total, losses)

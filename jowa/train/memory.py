@@ -55,7 +55,7 @@ def _head_bytes(config: ModelConfig, length: int, item: int) -> int:
     world = frames * (width * 2 * item + config.vocab_size * 4) + length * 4 * width * item
     atoms = config.num_actions * config.num_atoms
     hidden = config.q_width * (4 * 4 + 3 * item)  # two norms in float32 and their products, what enters a layer
-    return world + length * (config.q_ensemble * (hidden + 4 * atoms) + 3 * atoms * 4)
+    return world + length * config.q_ensemble * (hidden + 4 * atoms)
 
 
 @lru_cache

@@ -25,7 +25,7 @@ def prepare(objective: Objective, config: ParallelConfig, place: Place) -> None:
     """Make ``objective`` compute as ``config`` says, in place; before optimizers and wrappers see its parameters."""
     objective.model.transformer.recompute = config.checkpoint_activations
     if compiles(config, place.device):
-        compile_parts(objective.model)
+        compile_objective(objective, whole=place.world == 1)
     if config.strategy == "fsdp" and place.world > 1:
         shard(objective, place)
 
@@ -35,13 +35,14 @@ def compiles(config: ParallelConfig, device: torch.device) -> bool:
     return config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
 
 
-def compile_parts(model: WorldActionModel) -> None:
-    """Compile each block and the Q heads, in place and without changing names.
+def compile_objective(objective: Objective, whole: bool) -> None:
+    """Compile ``objective`` in place and without changing names: the ``whole``, or each block and the Q heads.
 
-    Not the whole: one graph would hand over all gradients at once, at its end, and no communication could hide behind
-    the backward pass; it would be compiled anew for each depth, while all blocks share one code.
+    The whole is faster, but one graph hands over all gradients at its end: with several processes no communication
+    could hide behind the backward pass.
     """
-    for part in (*model.transformer.blocks, model.q_head, model.q_target_head):
+    model = objective.model
+    for part in [objective] if whole else [*model.transformer.blocks, model.q_head, model.q_target_head]:
         part.compile(fullgraph=True, dynamic=False)
 
 
@@ -114,7 +115,7 @@ def plain_model(model: WorldActionModel) -> WorldActionModel:
     An untouched model is returned as it is.
     """
     changed = any(isinstance(p, DTensor) for p in model.parameters())
-    if not changed and all(block._compiled_call_impl is None for block in model.transformer.blocks):
+    if not changed and all(module._compiled_call_impl is None for module in model.modules()):
         return model
     copy = WorldActionModel(model.config)
     copy.load_state_dict(whole(model.state_dict()))

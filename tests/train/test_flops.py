@@ -128,8 +128,8 @@ def kept_bytes(run: Callable[[], Any], besides: list[torch.Tensor]) -> int:
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize(("item", "tolerance"), [(4, 0.05), (2, 0.1)])
-def test_the_memory_of_a_segment(item: int, tolerance: float, recompute: bool) -> None:
+@pytest.mark.parametrize("item", [4, 2])
+def test_the_memory_of_a_segment(item: int, recompute: bool) -> None:
     model = WorldActionModel(SMALL)
     model.transformer.recompute = recompute
     objective, found = Objective(model, ObjectiveConfig()), []
@@ -146,7 +146,7 @@ def test_the_memory_of_a_segment(item: int, tolerance: float, recompute: bool) -
     if recompute:  # the one block that is there in full is computed in the backward pass
         fewer = dataclasses.replace(SMALL, layers=SMALL.layers - 1)
         expected -= segment_bytes(SMALL, 4, item, False) - segment_bytes(fewer, 4, item, False)
-    assert (found[1] - found[0]) / 2 == pytest.approx(expected, rel=tolerance)
+    assert (found[1] - found[0]) / 2 == pytest.approx(expected, rel=0.02)
 
 
 def test_recomputing_saves_memory() -> None:
