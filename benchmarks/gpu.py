@@ -27,6 +27,7 @@ LIMIT = 600.0
 """Seconds for everything."""
 KERNEL_BENCHMARKS = ("test_attention.py", "test_tree_attention.py", "test_vq_lookup.py", "test_c51_loss.py")
 PLANNING_BENCHMARKS = ("test_planning.py",)
+TRAINING_BENCHMARKS = ("test_training.py",)
 # Neither needs a package beyond torch, triton, NumPy and pytest.
 
 
@@ -45,7 +46,7 @@ def steps(count: int, device: str) -> list[Step]:
     python = sys.executable
     pytest = [python, "-m", "pytest", "-q", "--override-ini", "addopts=--import-mode=importlib --strict-markers"]
     decisions = ["tests/planner/test_device_beam.py", "tests/planner/test_device_mcts.py"]
-    folders = ["tests/kernels", *decisions, "tests/csrc/test_device_trees.py"]
+    folders = ["tests/kernels", *decisions, "tests/csrc/test_device_trees.py", "tests/train/test_compile.py"]
     tests = [*pytest, *folders, *(["-m", "gpu"] if device == "cuda" else ["-k", "not triton"])]
     shapes = [python, "-m", "benchmarks.random_shapes", "--device", device, "--count"]
     planned = []
@@ -59,7 +60,11 @@ def steps(count: int, device: str) -> list[Step]:
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer and device == "cuda":
         planned.append(Step("compute-sanitizer", [sanitizer, "--error-exitcode", "9", *shapes, "3"], 0.3))
-    for name, share, chosen in (("kernels", 0.6, KERNEL_BENCHMARKS), ("planning", 1.0, PLANNING_BENCHMARKS)):
+    chosen_files = (
+        ("kernels", 0.4, KERNEL_BENCHMARKS), ("training", 0.6, TRAINING_BENCHMARKS),
+        ("planning", 1.0, PLANNING_BENCHMARKS),
+    )  # fmt: skip
+    for name, share, chosen in chosen_files:
         files = [f"benchmarks/{file}" for file in chosen]
         planned.append(Step(f"benchmarks of {name}", [*pytest, "-s", *files], share))
     return planned

@@ -1,8 +1,8 @@
-"""Every setting of the networks as frozen dataclasses, and the presets tiny, 40M, 70M and 150M.
+"""Every setting of the networks as frozen dataclasses, and the presets tiny, 40M, 70M, 150M and 400M.
 
 The docstring under a field is its documentation: ``--help`` prints it.  Sizes of the published
-presets: arXiv 2410.00564, tables of the appendix.  ``tiny`` is this project's own: a CPU trains it
-in minutes.
+presets: arXiv 2410.00564, tables of the appendix.  Two are this project's own: a CPU trains ``tiny`` in minutes;
+``400M`` goes beyond the paper.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ PRESETS: dict[str, Preset] = {
     "40M": Preset(TokenizerConfig(), ModelConfig(layers=4, heads=8, width=512, q_width=768, q_ensemble=1)),
     "70M": Preset(TokenizerConfig(), ModelConfig(layers=6, heads=12, width=768, q_width=1792, q_ensemble=3)),
     "150M": Preset(TokenizerConfig(), ModelConfig(layers=12, heads=12, width=768, q_width=1792, q_ensemble=3)),
+    "400M": Preset(TokenizerConfig(), ModelConfig(layers=24, heads=16, width=1024, q_width=3072, q_ensemble=3)),
 }
 
 

@@ -6,6 +6,7 @@ Letters: E ensemble members, N steps, A actions, Z atoms.
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,11 +32,18 @@ def c51_loss(
     _check(logits, actions, successor, rewards, discounts)
     if not _runs_triton(logits):
         return c51_loss_reference(logits, actions, successor, rewards, discounts, v_min, v_max)
-    from jowa.kernels.c51_loss_triton import FusedC51
+    return fused_c51_loss(logits, actions, successor, rewards, discounts, v_min, v_max)
 
+
+def fused_c51_loss(
+    logits: Tensor, actions: Tensor, successor: Tensor, rewards: Tensor, discounts: Tensor, v_min: float, v_max: float
+) -> tuple[Tensor, Tensor]:
+    """The custom operation ``torch.ops.jowa.c51_loss``, which autograd and torch.compile know; see :func:`c51_loss`.
+
+    Without Triton it computes by the definition.
+    """
     targets = (tensor.detach().float().contiguous() for tensor in (successor, rewards, discounts))
-    inputs = (logits.contiguous(), actions.contiguous(), *targets)
-    td, gap = FusedC51.apply(*inputs, v_min, v_max, EPSILON)  # type: ignore[no-untyped-call]
+    td, gap = torch.ops.jowa.c51_loss(logits.contiguous(), actions.contiguous(), *targets, v_min, v_max)
     return td, gap
 
 
@@ -53,7 +61,15 @@ def c51_loss_reference(
 
 
 def _runs_triton(logits: Tensor) -> bool:
-    return logits.is_cuda and find_spec("triton") is not None
+    return logits.is_cuda and _has_triton()
+
+
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
+
+
+# What torch.compiler.assume_constant_result sets; calling it would import the whole compiler here.
+_has_triton._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _check(logits: Tensor, actions: Tensor, successor: Tensor, rewards: Tensor, discounts: Tensor) -> None:
@@ -75,3 +91,61 @@ def _check(logits: Tensor, actions: Tensor, successor: Tensor, rewards: Tensor, 
     ):
         if tensor.device != logits.device:
             raise ValueError(f"logits are on {logits.device}, {name} on {tensor.device}: move them")
+
+
+@torch.library.custom_op("jowa::c51_loss", mutates_args=())
+def _forward(
+    logits: Tensor, actions: Tensor, successor: Tensor, rewards: Tensor, discounts: Tensor, v_min: float, v_max: float
+) -> tuple[Tensor, Tensor]:
+    if _runs_triton(logits):
+        from jowa.kernels.c51_loss_triton import forward
+
+        return forward(logits, actions, successor, rewards, discounts, v_min, v_max, EPSILON)
+    return c51_loss_reference(logits, actions, successor, rewards, discounts, v_min, v_max)
+
+
+@torch.library.custom_op("jowa::c51_loss_backward", mutates_args=())
+def _backward(
+    logits: Tensor, actions: Tensor, successor: Tensor, rewards: Tensor, discounts: Tensor, td_gradient: Tensor,
+    gap_gradient: Tensor, v_min: float, v_max: float,
+) -> Tensor:  # fmt: skip
+    """The gradient by the logits."""
+    if _runs_triton(logits):
+        from jowa.kernels.c51_loss_triton import backward
+
+        gradients = (td_gradient, gap_gradient)
+        return backward(logits, actions, successor, rewards, discounts, *gradients, v_min, v_max, EPSILON)
+    # Autograd does not reach into a custom operation, so the chain rule is written out.
+    targets = c51_projection(successor, rewards, discounts, v_min, v_max)
+    own, steps = logits.float().softmax(-1), torch.arange(len(actions), device=actions.device)
+    mean, atoms = own.mean(0), torch.linspace(v_min, v_max, logits.shape[-1], device=logits.device)
+    by_q = gap_gradient[:, None] * (mean * atoms).sum(-1).softmax(-1)
+    by_q[steps, actions] -= gap_gradient
+    by_mean = by_q[..., None] * atoms
+    by_mean[steps, actions] -= td_gradient[:, None] * targets / (mean[steps, actions] + EPSILON)
+    by_mean = by_mean / len(logits)
+    return (own * (by_mean - (own * by_mean).sum(-1, keepdim=True))).to(logits.dtype)
+
+
+@_forward.register_fake
+def _(logits: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    empty = logits.new_empty(logits.shape[1], dtype=torch.float32)
+    return empty, torch.empty_like(empty)
+
+
+@_backward.register_fake
+def _(logits: Tensor, *others: Any) -> Tensor:
+    return torch.empty_like(logits)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.v_min, ctx.v_max = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _differentiate(ctx: Any, td_gradient: Tensor, gap_gradient: Tensor) -> tuple[Tensor | None, ...]:
+    gradient = torch.ops.jowa.c51_loss_backward(*ctx.saved_tensors, td_gradient, gap_gradient, ctx.v_min, ctx.v_max)
+    return (gradient, *[None] * 6)
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep)

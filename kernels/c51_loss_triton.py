@@ -104,35 +104,37 @@ def backward_kernel(
         tl.store(gradient + at, by_logits.to(gradient.dtype.element_ty), mask=inside)
 
 
-class FusedC51(torch.autograd.Function):
-    """(td, gap), both float32 (N,), of logits (E, N, A, Z), actions int64 (N,), successors (N, Z), and float32 (N,)."""
+def forward(
+    logits: Tensor, actions: Tensor, successor: Tensor, rewards: Tensor, discounts: Tensor,
+    v_min: float, v_max: float, epsilon: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """(td, gap), both float32 (N,), of logits (E, N, A, Z), actions int64 (N,), successors (N, Z), and float32 (N,).
 
-    @staticmethod
-    def forward(
-        context, logits: Tensor, actions: Tensor, successor: Tensor, rewards: Tensor, discounts: Tensor,
-        v_min: float, v_max: float, epsilon: float,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Contiguous inputs on one device."""
-        members, steps, choices, atoms = logits.shape
-        td = torch.empty(steps, dtype=torch.float32, device=logits.device)
-        gap = torch.empty_like(td)
-        numbers = (steps, v_min, (v_max - v_min) / (atoms - 1), epsilon)
-        sizes = (members, choices, atoms, triton.next_power_of_2(choices), triton.next_power_of_2(atoms))
-        if steps:
-            inputs = (logits, actions, successor, rewards, discounts)
-            forward_kernel[(steps,)](*inputs, td, gap, *numbers, *sizes, num_warps=WARPS)
-        context.save_for_backward(logits, actions, successor, rewards, discounts)
-        context.numbers, context.sizes = numbers, sizes
-        return td, gap
+    Contiguous inputs on one device.
+    """
+    td = torch.empty(logits.shape[1], dtype=torch.float32, device=logits.device)
+    gap = torch.empty_like(td)
+    if logits.shape[1]:
+        inputs, (numbers, sizes) = (logits, actions, successor, rewards, discounts), _scalars(logits, v_min, v_max)
+        forward_kernel[logits.shape[1:2]](*inputs, td, gap, *numbers, epsilon, *sizes, num_warps=WARPS)
+    return td, gap
 
-    @staticmethod
-    def backward(context, td_gradient: Tensor, gap_gradient: Tensor):
-        """By the logits alone: targets come from a network that is not trained here."""
-        logits, *others = context.saved_tensors
-        gradient = torch.empty_like(logits)
-        if logits.shape[1]:
-            backward_kernel[(logits.shape[1],)](
-                logits, *others, td_gradient.contiguous(), gap_gradient.contiguous(), gradient,
-                *context.numbers, *context.sizes, num_warps=WARPS,
-            )  # fmt: skip
-        return gradient, None, None, None, None, None, None, None
+
+def backward(
+    logits: Tensor, actions: Tensor, successor: Tensor, rewards: Tensor, discounts: Tensor, td_gradient: Tensor,
+    gap_gradient: Tensor, v_min: float, v_max: float, epsilon: float,
+) -> Tensor:  # fmt: skip
+    """The gradient by the logits alone: targets come from a network that is not trained here."""
+    gradient = torch.empty_like(logits)
+    if logits.shape[1]:
+        inputs, (numbers, sizes) = (logits, actions, successor, rewards, discounts), _scalars(logits, v_min, v_max)
+        by_losses = td_gradient.contiguous(), gap_gradient.contiguous()
+        backward_kernel[logits.shape[1:2]](*inputs, *by_losses, gradient, *numbers, epsilon, *sizes, num_warps=WARPS)
+    return gradient
+
+
+def _scalars(logits: Tensor, v_min: float, v_max: float) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """What both kernels are told: steps, where atoms begin and their spacing; the sizes, and those of the blocks."""
+    members, steps, choices, atoms = logits.shape
+    blocks = triton.next_power_of_2(choices), triton.next_power_of_2(atoms)
+    return (steps, v_min, (v_max - v_min) / (atoms - 1)), (members, choices, atoms, *blocks)

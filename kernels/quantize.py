@@ -13,15 +13,16 @@ from torch import Tensor
 from jowa.kernels.vq_lookup import vq_lookup
 
 
-def quantize(latents: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def quantize(latents: Tensor, codebook: Tensor, settle: bool = True) -> tuple[Tensor, Tensor, Tensor]:
     """(codes (N, D), tokens int64 (N,), commitment scalar) of ``latents`` float (N, D) and ``codebook`` float (V, D).
 
     ``codes`` are the nearest codebook vectors; their gradient goes to the latents as it is (straight through).
     ``commitment`` is mean (sg(z) - e)^2 + mean (z - sg(e))^2 (van den Oord et al. 2017, equation 3, with weight 1 for
     the second term): the first pulls codes to latents, the second latents to codes.  One tensor (N, D) is kept for the
-    backward pass.  Raises ValueError as :func:`jowa.kernels.vq_lookup.vq_lookup` does.
+    backward pass.  ``settle``, and what is refused: see
+    :func:`jowa.kernels.vq_lookup.vq_lookup`.
     """
-    tokens = vq_lookup(latents, codebook)
+    tokens = vq_lookup(latents, codebook, settle)
     codes, commitment = _Quantize.apply(latents, codebook, tokens)  # type: ignore[no-untyped-call]
     return codes, tokens, commitment
 

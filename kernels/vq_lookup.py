@@ -18,13 +18,15 @@ TF32, TF32X3 = 2.0**-10, 2.0**-21
 """Relative rounding of a product of TF32 numbers (10 bits of mantissa), and of one split into three such products."""
 
 
-def vq_lookup(latents: Tensor, codebook: Tensor) -> Tensor:
+def vq_lookup(latents: Tensor, codebook: Tensor, settle: bool = True) -> Tensor:
     """Index of the codebook vector nearest to each latent, by squared Euclidean distance.
 
     ``latents`` float (N, D), ``codebook`` float (V, D) on one device; returns int64 (N,).  Equal to
     :func:`vq_lookup_reference`: a fast search narrows the choice, and where rounding could have decided it, the
     candidates are compared again in float64.  So ties go to the lowest index, and a CPU and a GPU agree.  On a GPU
     with Triton the fast search is one kernel (:mod:`jowa.kernels.vq_lookup_triton`), else a float32 matrix product.
+    ``settle=False`` leaves on a GPU what rounding could have decided as it is: how many those are must be known on the
+    host, which a training step should not wait for.
     Raises ValueError when widths or devices differ or there is no code.
     """
     if latents.ndim != 2 or codebook.ndim != 2 or latents.shape[1] != codebook.shape[1] or len(codebook) == 0:
@@ -38,13 +40,15 @@ def vq_lookup(latents: Tensor, codebook: Tensor) -> Tensor:
     squares = (codebook * codebook).sum(1)
     with torch.autocast(latents.device.type, enabled=False):
         if not _runs_triton(latents):
-            return _by_matrix_product(latents, codebook, squares)
+            return _by_matrix_product(latents, codebook, squares, settle or not latents.is_cuda)
         from jowa.kernels.vq_lookup_triton import nearest_two_codes
 
         nearest, lowest, second = nearest_two_codes(latents, codebook, squares)
+        if not settle:
+            return nearest
         unsure = (second <= lowest + 2 * _rounding(latents, squares, TF32X3)).nonzero()[:, 0]
         if len(unsure):
-            nearest[unsure] = _by_matrix_product(latents[unsure], codebook, squares)
+            nearest[unsure] = _by_matrix_product(latents[unsure], codebook, squares, settle)
         return nearest
 
 
@@ -52,15 +56,17 @@ def _runs_triton(latents: Tensor) -> bool:
     return latents.is_cuda and find_spec("triton") is not None
 
 
-def _by_matrix_product(latents: Tensor, codebook: Tensor, squares: Tensor) -> Tensor:
-    """int64 (N,): scores as float32 products; what rounding could have decided is settled in float64."""
+def _by_matrix_product(latents: Tensor, codebook: Tensor, squares: Tensor, settle: bool) -> Tensor:
+    """int64 (N,): scores as float32 products; to ``settle`` what rounding could have decided, in float64."""
     rows = max(1, SCORES_AT_ONCE // len(codebook))
     if len(latents) > rows:
-        return torch.cat([_by_matrix_product(part, codebook, squares) for part in torch.split(latents, rows)])
+        return torch.cat([_by_matrix_product(part, codebook, squares, settle) for part in torch.split(latents, rows)])
     # |z|^2 is the same for every code, so only |e|^2 - 2 z.e is compared.
     scores = torch.addmm(squares, latents, codebook.T, alpha=-2.0)
     coarse = latents.is_cuda and torch.backends.cuda.matmul.allow_tf32
     lowest, nearest = scores.min(dim=1)
+    if not settle:
+        return nearest
     scores.scatter_(1, nearest[:, None], torch.inf)  # the winner out of the way, the runner-up is the minimum
     within = lowest + 2 * _rounding(latents, squares, TF32 if coarse else 0.0)
     unsure = (scores.amin(dim=1) <= within).nonzero()[:, 0]

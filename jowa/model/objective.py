@@ -58,7 +58,9 @@ class Objective(nn.Module):
         if critic and batch.noisy is not None:
             drawn = torch.multinomial(batch.legal.float(), actions.shape[1], replacement=True)
             actions = torch.where(batch.noisy[:, None], drawn, actions)
-        predictions = self.model(batch.tokens, actions, batch.tasks, target=critic, detach_q=self.config.detach_q)
+        predictions = self.model(
+            batch.tokens, actions, batch.tasks, target=critic, detach_q=self.config.detach_q, values=critic
+        )
         weight = self.config.world_weight if critic else 1.0
         losses = {
             "frame": weight * frame_loss(predictions.frames, batch.tokens, world),
@@ -73,9 +75,9 @@ class Objective(nn.Module):
         return {name: loss * shares[TARGETS.index(name)] for name, loss in losses.items()}
 
     def _critic_losses(
-        self, q_logits: Tensor, target_logits: Tensor | None, batch: Batch, mask: Tensor
+        self, q_logits: Tensor | None, target_logits: Tensor | None, batch: Batch, mask: Tensor
     ) -> dict[str, Tensor]:
-        assert target_logits is not None
+        assert q_logits is not None and target_logits is not None
         v_min, v_max = self.model.config.v_min, self.model.config.v_max
         successor = td_successors(q_distribution(target_logits), batch.legal, v_min, v_max)
         discounts = self.config.gamma * (~batch.ends).float()

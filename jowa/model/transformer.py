@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from jowa.config import ModelConfig
 from jowa.kernels.attention import causal_attention
@@ -30,12 +32,15 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, attend: Attend | None) -> Tensor:
         batch, tokens, width = x.shape
-        q, k, v = (
-            layer(x).view(batch, tokens, self.heads, -1).transpose(1, 2) for layer in (self.query, self.key, self.value)
-        )
+        layers = (self.query, self.key, self.value)
         if attend is None:
+            # One product: the input is read and cast once, and its gradient needs no sum.
+            weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
+            projected = functional.linear(x, weight, bias).view(batch, tokens, 3, self.heads, -1)
+            q, k, v = projected.permute(2, 0, 3, 1, 4).unbind()
             mixed = causal_attention(q, k, v, self.dropout if self.training else 0.0)
         else:
+            q, k, v = (layer(x).view(batch, tokens, self.heads, -1).transpose(1, 2) for layer in layers)
             mixed = attend(self.layer, q, k, v)
         return self.proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
 
@@ -66,9 +71,12 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.ln_f = nn.LayerNorm(config.width)
         self.dropout = config.dropout
+        self.recompute = False
+        """Keep each block's input alone for the backward pass, and compute the rest again then: less memory."""
 
     def forward(self, x: Tensor, attend: Attend | None = None) -> Tensor:
         x = functional.dropout(x, self.dropout, self.training)
         for block in self.blocks:
-            x = block(x, attend)
+            # The random state is kept with the input: dropout is the same the second time.
+            x = checkpoint(block, x, attend, use_reentrant=False) if self.recompute else block(x, attend)
         return self.ln_f(x)

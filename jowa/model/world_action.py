@@ -28,8 +28,8 @@ class Predictions:
     """(B, L, 3): reward sign -1, 0, +1 of each step."""
     ends: Tensor
     """(B, L, 2): whether the step ended the game."""
-    q: Tensor
-    """(E, B, L, A, Z): value distribution of each action at each step."""
+    q: Tensor | None
+    """(E, B, L, A, Z): value distribution of each action at each step; None if not asked for."""
     q_target: Tensor | None
     """(E, B, L, A, Z): the same from the target head, without gradient."""
 
@@ -90,11 +90,13 @@ class WorldActionModel(nn.Module):
         )
 
     def forward(
-        self, tokens: Tensor, actions: Tensor, tasks: Tensor, target: bool = False, detach_q: bool = False
-    ) -> Predictions:
+        self, tokens: Tensor, actions: Tensor, tasks: Tensor, target: bool = False, detach_q: bool = False,
+        values: bool = True,
+    ) -> Predictions:  # fmt: skip
         """Predictions for tokens int64 (B, L, 36), actions int64 (B, L), tasks int64 (B,).
 
-        ``target``: also evaluate the target head.  ``detach_q``: stop the Q gradient at the backbone.
+        ``target``: also evaluate the target head.  ``detach_q``: stop the Q gradient at the backbone.  ``values``:
+        evaluate the Q head, which stage 1 does not need.
         """
         steps, device = tokens.shape[1], tokens.device
         hidden = self.transformer(self.embed(tokens, actions, tasks))
@@ -106,7 +108,7 @@ class WorldActionModel(nn.Module):
             frames=self.frame_head(hidden[:, frame_head_positions(steps, device)]),
             rewards=self.reward_head(at_actions),
             ends=self.end_head(at_actions),
-            q=self.q_head(at_values.detach() if detach_q else at_values),
+            q=self.q_head(at_values.detach() if detach_q else at_values) if values else None,
             q_target=q_target,
         )
 

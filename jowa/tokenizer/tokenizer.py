@@ -65,15 +65,15 @@ class Tokenizer(nn.Module):
             raise ValueError(f"frames must be uint8 (B, 84, 84), got {frames.dtype} {tuple(frames.shape)}")
         return self.pre_quant_conv(self.encoder(_scale(frames)))
 
-    def _nearest(self, latents: Tensor) -> Tensor:
+    def _nearest(self, latents: Tensor, settle: bool) -> Tensor:
         flat = latents.permute(0, 2, 3, 1).reshape(-1, self.config.code_dim)
-        return vq_lookup(flat, self.embedding.weight).view(-1, TOKENS_PER_FRAME)
+        return vq_lookup(flat, self.embedding.weight, settle).view(-1, TOKENS_PER_FRAME)
 
     @torch.no_grad()
-    def encode(self, frames: Tensor) -> Tensor:
-        """Tokens int64 (..., 36) of ``frames`` uint8 (..., 84, 84)."""
+    def encode(self, frames: Tensor, settle: bool = True) -> Tensor:
+        """Tokens int64 (..., 36) of ``frames`` uint8 (..., 84, 84); ``settle`` as for :func:`vq_lookup`."""
         flat = frames.reshape(-1, FRAME_SIZE, FRAME_SIZE)
-        return self._nearest(self.latents(flat)).view(*frames.shape[:-2], TOKENS_PER_FRAME)
+        return self._nearest(self.latents(flat), settle).view(*frames.shape[:-2], TOKENS_PER_FRAME)
 
     @torch.no_grad()
     def encode_sequence(self, frames: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class Tokenizer(nn.Module):
         """
         latents = self.latents(frames)
         flat = latents.permute(0, 2, 3, 1).reshape(-1, self.config.code_dim)
-        codes, _, commitment = quantize(flat, self.embedding.weight)
+        codes, _, commitment = quantize(flat, self.embedding.weight, settle=not self.training)
         pixels = self._decode_codes(codes.view(-1, GRID, GRID, self.config.code_dim).permute(0, 3, 1, 2))
         target = _scale(frames)
         error = (target - pixels).abs()

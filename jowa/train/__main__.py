@@ -10,6 +10,7 @@ from jowa.options import parse_options
 from jowa.train.checks import check_config, check_split
 from jowa.train.config import TrainConfig
 from jowa.train.distributed import process_group
+from jowa.train.dry_run import show
 from jowa.train.folder import begin
 from jowa.train.presets import get_train_preset
 from jowa.train.session import play_and_report, prepare_data, train
@@ -29,6 +30,9 @@ def preset_named_in(arguments: list[str]) -> str:
 def run(config: TrainConfig) -> None:
     """The whole path for ``config``; what an earlier run finished is reused."""
     check_config(config)
+    if config.dry_run:
+        show(config)
+        return
     try:
         with stop_at_once():
             with process_group(config.device) as place:

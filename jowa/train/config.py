@@ -104,6 +104,13 @@ class ParallelConfig:
     microbatches: int = 1
     """Microbatches into which each batch is cut, over all processes (at least one each): a process adds up the
     gradients of its own.  Runs with the same number compute the same on any number of processes."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """With several processes.  ``ddp``: each holds the whole model; ``fsdp``: each holds a part of every weight, of its
+    gradient and of its optimizer's state (FSDP2), and the tokenizer, which is small, stays whole."""
+    checkpoint_activations: bool = False
+    """Compute each transformer block a second time in the backward pass instead of keeping what is inside it."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile of the transformer's blocks and the Q heads; ``auto``: on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +180,7 @@ class TrainConfig:
     """Train a joint world-action model offline, then play with it."""
 
     preset: str = "tiny"
-    """Size and settings to start from: tiny, 40M, 70M or 150M; other options override it."""
+    """Size and settings to start from: tiny, 40M, 70M, 150M or 400M; other options override it."""
     out: Path = Path("runs/demo")
     """Folder for checkpoints, metrics, pictures and the agent; a run found there is resumed."""
     seed: int = 0
@@ -186,6 +193,13 @@ class TrainConfig:
     """Steps between metrics."""
     restart: bool = False
     """Start anew even if ``out`` holds a run: what it wrote is deleted."""
+    dry_run: bool = False
+    """Only say what the run would take: parameters, arithmetic, memory by microbatches, days.  Writes nothing."""
+    dry_run_gpu: Literal["H200", "H100", "A100"] = "H200"
+    """The GPU for which ``dry_run`` reckons."""
+    profile_steps: int = 0
+    """Steps of each stage to profile, after a warm-up: where their time goes is printed, and traces for Chrome are
+    written to ``out``/profile; 0: none."""
     tokenizer_from: Path | None = None
     """Agent folder whose tokenizer is used as it is; stage 1 then trains the world model alone, on tokens.  Its sizes
     must be those of ``tokenizer``."""

@@ -11,6 +11,7 @@ from datetime import timedelta
 import torch
 import torch.distributed
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from jowa.devices import choose_device
@@ -37,8 +38,11 @@ class Place:
         return self.rank == 0
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """Average gradients over the processes; the module itself when there is one process or nothing to train."""
-        if self.world == 1 or not any(p.requires_grad for p in module.parameters()):
+        """Average gradients over the processes; the module itself when there is one process or nothing to train.
+
+        A module that is sharded averages its own.
+        """
+        if self.world == 1 or isinstance(module, FSDPModule) or not any(p.requires_grad for p in module.parameters()):
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(module, device_ids=ids)
@@ -46,7 +50,10 @@ class Place:
     @contextmanager
     def synchronised(self, wrapped: nn.Module, last: bool) -> Iterator[None]:
         """Average the gradients of ``wrapped`` in this backward pass only if it is the ``last`` of a step."""
-        if last or not isinstance(wrapped, DistributedDataParallel):
+        if isinstance(wrapped, FSDPModule):
+            wrapped.set_requires_gradient_sync(last)
+            yield
+        elif last or not isinstance(wrapped, DistributedDataParallel):
             yield
         else:
             with wrapped.no_sync():

@@ -108,8 +108,8 @@ class Feed:
             return batch
         # The first rows of the batch of all processes: games take turns in it, so each has its share of them.
         rows = len(batch.actions)
-        noisy = torch.arange(rows) + self.place.rank * rows < round(share * rows * self.place.world)
-        return replace(batch, noisy=noisy.to(self.place.device, non_blocking=True))
+        numbers = torch.arange(rows, device=self.place.device) + self.place.rank * rows
+        return replace(batch, noisy=numbers < round(share * rows * self.place.world))
 
     def encode(self, tokenizer: Tokenizer, autocast: torch.dtype | None) -> str:
         """Have every frame's tokens, for stage 2: those that the data set holds, or new ones in the run's folder.

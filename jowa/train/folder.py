@@ -25,7 +25,10 @@ CHECKPOINTS, SETTINGS, RESULTS, AGENT, PICTURE, METRICS = (
     "checkpoints", "config.json", "results.json", "agent", "imagined.png", "tensorboard",
 )  # fmt: skip
 
-FREE = frozenset({"out", "device", "checkpoint", "log_every", "restart", "health", "draft", "evaluation"})
+FREE = frozenset({
+    "out", "device", "checkpoint", "log_every", "restart", "parallel", "health", "draft", "evaluation", "dry_run",
+    "dry_run_gpu", "profile_steps",
+})  # fmt: skip
 """Settings that may differ from those a run began with: they do not change its weights."""
 
 DATA_STEPS = "recorded_steps"

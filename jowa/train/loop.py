@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from jowa.agent import Agent, Planning
 from jowa.devices import choose_precision
@@ -23,6 +24,8 @@ from jowa.train.distributed import Place
 from jowa.train.feed import Feed, task_ids
 from jowa.train.folder import CHECKPOINTS, settings_document
 from jowa.train.optim import set_learning_rate, tokenizer_optimizer, world_optimizer
+from jowa.train.parallel import prepare, whole, write_whole
+from jowa.train.profile import Profiler
 from jowa.train.saving import CheckpointStore
 from jowa.train.state import State, begun_optimizers, code_version, gather_state, restore_state
 from jowa.train.step import Part
@@ -56,6 +59,7 @@ class Trainer:
             self._take_tokenizer(config.tokenizer_from)
         self.model = WorldActionModel(config.model).to(place.device)
         self.objective = Objective(self.model, config.objective)
+        prepare(self.objective, config.parallel, place)
         self.step = 0
         self.total = config.stage1.steps + config.stage2.steps
         self.store = CheckpointStore(config.out / CHECKPOINTS, config.checkpoint, place)
@@ -89,7 +93,9 @@ class Trainer:
     def _run(self, feed: Feed, report: Report, observe: Observe | None, requests: StopRequests) -> None:
         if (self.stage == 2 or self.config.tokenizer_from is not None) and self.step < self.total:
             self._encode(feed)
+        profiler = Profiler(self.config.profile_steps, self.config.out, self.place.device, self.place.is_main)
         while self.step < self.total:
+            profiler.before_step(self.stage, self.step, self.objective)
             metrics = self._stage_one_step(feed) if self.stage == 1 else self._stage_two_step(feed)
             self.step += 1
             self._read_back(metrics, feed, report)
@@ -111,6 +117,7 @@ class Trainer:
                 self._encode(feed)
             if due:
                 self._observe(observe)
+        profiler.end()
 
     def _observe(self, observe: Observe | None) -> None:
         agent = self.agent()
@@ -123,7 +130,7 @@ class Trainer:
         """An agent with copies of the present weights, without a draft head; all processes must ask for it."""
         tokenizer, model = Tokenizer(self.config.tokenizer), WorldActionModel(self.config.model)
         tokenizer.load_state_dict(self.tokenizer.state_dict())
-        model.load_state_dict(self.model.state_dict())
+        model.load_state_dict(whole(self.model.state_dict()))
         device, settings = self.place.device, self.config.evaluation
         planner = PlannerConfig(settings.planner, settings.width, settings.horizon, self.config.objective.gamma)
         precision = choose_precision(self.config.precision, device)
@@ -231,13 +238,14 @@ class Trainer:
 
     def _tokenizer_step(self, part: Part, feed: Feed) -> dict[str, Tensor]:
         settings, step = self.config.stage1, self.step
-        frames, weights = self._tokenizer_batch(feed, step)
+        with record_function("data"):
+            frames, weights = self._tokenizer_batch(feed, step)
         if settings.revive_every and step % settings.revive_every == 0 and step < settings.steps * 3 // 4:
             self._revive_codes(torch.cat([feed.tokenizer_frames(step + i, 0.0)[0] for i in range(REVIVE_BATCHES)]))
         set_learning_rate(part.optimizer, settings.tokenizer_learning_rate, step, settings.steps, self.config.optimizer)
         total: dict[str, Tensor] = {}
         for index, rows in enumerate(self._cut(len(frames))):
-            with self._autocast:
+            with self._autocast, record_function("tokenizer"):
                 losses = part.wrapped(frames[rows], None if weights is None else weights[rows])
             # Microbatches are of one size: the mean of their means is the batch's.
             part.backward(losses.total / self.pieces, first=index == 0, last=index == self.pieces - 1)
@@ -248,7 +256,8 @@ class Trainer:
 
     def _world_step(self, feed: Feed, critic: bool) -> dict[str, Tensor]:
         """Train the world model on a batch; with ``critic`` (stage 2) the critic too."""
-        batch = self._world_batch(feed, self.step)
+        with record_function("data"):
+            batch = self._world_batch(feed, self.step)
         counts = self.place.mean(target_counts(batch, critic))
         total: dict[str, Tensor] = {}
         for index, rows in enumerate(self._cut(len(batch.actions))):
@@ -257,7 +266,8 @@ class Trainer:
             with self._autocast:
                 if piece.tokens is None:
                     assert piece.frames is not None
-                    piece = dataclasses.replace(piece, tokens=self.tokenizer.encode(piece.frames))
+                    with record_function("tokenizer"):
+                        piece = dataclasses.replace(piece, tokens=self.tokenizer.encode(piece.frames, settle=False))
                 losses = self.world.wrapped(piece, critic=critic, counts=counts)
             self.world.backward(sum_of(losses), first=index == 0, last=index == self.pieces - 1)
             add_to(total, losses)
@@ -290,7 +300,7 @@ class Trainer:
         projection = torch.randn(codes.shape[1], self.config.model.width, generator=generator).to(codes.device)
         embedded = (codes - codes.mean(0)) @ projection
         table = self.model.frame_embedding.weight
-        table.copy_(embedded * (table.std() / embedded.std()))
+        write_whole(table, embedded * (whole(table).std() / embedded.std()))
 
     def save(self, now: bool = False) -> None:
         """Have a checkpoint written, in the background unless the settings say otherwise; all processes must ask.

@@ -1,4 +1,4 @@
-"""Complete settings by name: ``tiny``, and the published ones for 40M, 70M and 150M (arXiv 2410.00564)."""
+"""Complete settings by name: ``tiny``, those published for 40M, 70M and 150M (arXiv 2410.00564), 400M like them."""
 
 from __future__ import annotations
 

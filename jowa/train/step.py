@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.profiler import record_function
 
 from jowa.train.distributed import Place
 
@@ -31,7 +33,7 @@ class Part:
         """Add the gradient of a microbatch's ``loss``; the ``first`` of a step begins at zero."""
         if first:
             self.optimizer.zero_grad(set_to_none=True)
-        with self.place.synchronised(self.wrapped, last):
+        with self.place.synchronised(self.wrapped, last), record_function("backward"):
             torch.autograd.backward(loss)
 
     def apply(self, loss: Tensor) -> dict[str, Tensor]:
@@ -40,12 +42,13 @@ class Part:
         Returns what to log: the gradient's norm before clipping, and the steps skipped, since the start of the
         stage and at a stretch.
         """
-        parameters = [p for p in self.module.parameters() if p.grad is not None]
-        norm = nn.utils.clip_grad_norm_(parameters, self.clip)
-        found = self.place.any(1 - torch.isfinite(norm + loss.detach().float()).float())
+        with record_function("clip"):
+            norm = self._clip()
+            found = self.place.any(1 - torch.isfinite(norm + loss.detach().float()).float())
         # The fused optimizers read this flag on the device, and leave weights and state alone where it is 1.
         self.optimizer.found_inf = found  # type: ignore[attr-defined]
-        self.optimizer.step()
+        with record_function("optimizer"):
+            self.optimizer.step()
         self.skipped = self.skipped + found
         self.skipped_in_row = (self.skipped_in_row + 1) * found
         return {
@@ -53,3 +56,12 @@ class Part:
             f"{self.name}{SKIPPED}": self.skipped,
             f"{self.name}{IN_ROW}": self.skipped_in_row,
         }
+
+    def _clip(self) -> Tensor:
+        """Scale the gradient to the largest norm if it is longer; its norm before, float32 ()."""
+        parameters = [p for p in self.module.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if isinstance(norm, DTensor):  # of this process's part: the squares are summed over the processes here
+            norm = norm.full_tensor()
+        nn.utils.clip_grads_with_norm_(parameters, self.clip, norm)
+        return norm

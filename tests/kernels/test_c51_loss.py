@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from jowa.kernels.c51_loss import c51_loss, c51_loss_reference
+from jowa.kernels.c51_loss import c51_loss, c51_loss_reference, fused_c51_loss
 
 
 def inputs(members: int = 3, steps: int = 7) -> tuple[torch.Tensor, ...]:
@@ -57,6 +57,20 @@ def test_what_does_not_fit_is_refused(number: int, change, message: str) -> None
     arguments[number] = change(arguments[number])
     with pytest.raises(ValueError, match=message):
         c51_loss(*arguments, -10.0, 30.0)
+
+
+def test_the_operation_has_the_oracles_gradient_and_passes_torchs_checks() -> None:
+    logits, *others = inputs()
+    weights = torch.randn(2, 7, generator=torch.Generator().manual_seed(1))
+    gradients = []
+    for function in (fused_c51_loss, c51_loss_reference):
+        leaf = logits.clone().requires_grad_()
+        found = torch.stack(function(leaf, *others, -10.0, 30.0))
+        gradients.append((found.detach(), *torch.autograd.grad((found * weights).sum(), leaf)))
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-7)
+    arguments = (logits.requires_grad_(), *(tensor.contiguous() for tensor in others), -10.0, 30.0)
+    # Without tracing of the backward pass (test_aot_dispatch_dynamic), which takes seconds to import.
+    torch.library.opcheck(torch.ops.jowa.c51_loss, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
 @pytest.mark.gpu

@@ -73,3 +73,8 @@ def test_many_latents_are_searched_in_pieces(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(module, "SCORES_AT_ONCE", 20 * 7)
     assert torch.equal(vq_lookup(latents, codebook), whole)
     assert vq_lookup(latents[:0], codebook).shape == (0,)
+
+
+def test_a_cpu_settles_ties_also_when_it_need_not() -> None:
+    latents, codebook = torch.zeros(3, 4), torch.ones(5, 4)
+    assert vq_lookup(latents, codebook, settle=False).tolist() == [0, 0, 0]

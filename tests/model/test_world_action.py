@@ -40,7 +40,7 @@ def inputs(steps: int = 4, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor, 
 
 @pytest.mark.parametrize(
     ("preset", "tokenizer", "model"),
-    [("tiny", 0.97, 1.95), ("40M", 4.05, 19.11), ("70M", 4.05, 85.25), ("150M", 4.05, 127.78)],
+    [("tiny", 0.97, 1.95), ("40M", 4.05, 19.11), ("70M", 4.05, 85.25), ("150M", 4.05, 127.78), ("400M", 4.05, 402.64)],
 )
 def test_parameter_counts_in_millions(preset: str, tokenizer: float, model: float) -> None:
     found = [count / 1e6 for count in count_parameters(PRESETS[preset])]
@@ -50,7 +50,7 @@ def test_parameter_counts_in_millions(preset: str, tokenizer: float, model: floa
 def test_every_presets_size_is_printed(command: Any) -> None:
     done = command("jowa.model")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"150M +12 +768 +4\.05M +127\.78M\n", done.stdout) and len(done.stdout.splitlines()) == 5
+    assert re.search(r"150M +12 +768 +4\.05M +127\.78M\n", done.stdout) and len(done.stdout.splitlines()) == 6
 
 
 def test_every_preset_joins_fitting_networks() -> None:

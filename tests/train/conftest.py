@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from jowa.train.distributed import Place
 from jowa.train.feed import Feed
 from jowa.train.loop import Trainer
 
+WORKER = str(Path(__file__).with_name("ddp_worker.py"))
 Watch = Callable[[Trainer, int, dict[str, float]], None]
 
 
@@ -85,3 +86,23 @@ def process_environments() -> Callable[[int], list[dict[str, str]]]:
         ]
 
     return make
+
+
+@pytest.fixture
+def train_on(
+    command: Any, tmp_path: Path, process_environments: Callable[[int], list[dict[str, str]]]
+) -> Callable[..., list[dict[str, Any]]]:
+    """Train ``config`` on so many processes; what each of them found."""
+
+    def train(config: Any, world: int, gradients_after: Sequence[int] = ()) -> list[dict[str, Any]]:
+        out = tmp_path / f"world{world}-{config.out.name}"
+        out.mkdir(parents=True)
+        wanted = {"config": config, "gradients_after": gradients_after}
+        torch.save(wanted, out / "settings.pt")
+        arguments = [str(out / "settings.pt"), str(out)]
+        jobs = [{"run": WORKER, "arguments": arguments, "env": place} for place in process_environments(world)]
+        for done in command.together(jobs):
+            assert done.returncode == 0, done.stderr
+        return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(world)]
+
+    return train

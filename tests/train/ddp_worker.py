@@ -11,6 +11,7 @@ import torch
 from jowa.train.distributed import process_group
 from jowa.train.feed import Feed
 from jowa.train.loop import Trainer
+from jowa.train.parallel import whole
 
 
 def main(settings: Path, out: Path) -> None:
@@ -26,7 +27,7 @@ def main(settings: Path, out: Path) -> None:
             if step in wanted["gradients_after"]:
                 parts = {"tokenizer": trainer.tokenizer, "model": trainer.model}
                 found["gradients"][step] = {
-                    f"{part}.{name}": parameter.grad.clone()
+                    f"{part}.{name}": whole(parameter.grad).clone()
                     for part, module in parts.items()
                     for name, parameter in module.named_parameters()
                     if parameter.grad is not None
@@ -35,7 +36,11 @@ def main(settings: Path, out: Path) -> None:
         feed = Feed(wanted["config"], place)
         trainer.run(feed, watch)
         found["padding"] = [int((~feed.tokens(step).mask).sum()) for step in range(8)]
-        found["state"] = {key: value for key, value in trainer._state().items() if key in ("tokenizer", "model")}
+        found["state"] = {key: whole(value) for key, value in trainer._state().items() if key in ("tokenizer", "model")}
+        found["held"] = sum(
+            p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in trainer.model.parameters()
+        )
+        found["playing"] = trainer.agent().model.state_dict()
         torch.save(found, out / f"rank{place.rank}.pt")
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +15,11 @@ import torch
 from jowa.errors import UsageError
 from jowa.train.distributed import Place, process_group
 
-WORKER = str(Path(__file__).with_name("ddp_worker.py"))
 FIRST_OF_STAGE_ONE, LAST_OF_STAGE_ONE, FIRST_OF_STAGE_TWO = 1, 20, 21
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def assert_close(found: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item() + 1e-9)
-
-
-@pytest.fixture
-def train_on(command: Any, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
-    """Train ``config`` on so many processes; what each of them found."""
-
-    def train(config: Any, world: int) -> list[dict[str, Any]]:
-        out = tmp_path / f"world{world}"
-        out.mkdir(parents=True)
-        wanted = {"config": config, "gradients_after": [FIRST_OF_STAGE_ONE, FIRST_OF_STAGE_TWO]}
-        torch.save(wanted, out / "settings.pt")
-        shared = {
-            "WORLD_SIZE": world,
-            "LOCAL_WORLD_SIZE": world,
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": free_port(),
-        }
-        environments = [{k: str(v) for k, v in (shared | {"RANK": r, "LOCAL_RANK": r}).items()} for r in range(world)]
-        arguments = [str(out / "settings.pt"), str(out)]
-        jobs = [{"run": WORKER, "arguments": arguments, "env": environment} for environment in environments]
-        for done in command.together(jobs):
-            assert done.returncode == 0, done.stderr
-        return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(world)]
-
-    return train
 
 
 def test_gradients_losses_and_weights_of_two_processes_are_those_of_one(
@@ -71,8 +37,9 @@ def test_gradients_losses_and_weights_of_two_processes_are_those_of_one(
         "optimizer.gradient_clip": 1e9,
         "checkpoint.every": 1000,
     }
-    single = train_on(small_config(common | {"out": tmp_path / "one"}), 1)[0]
-    first, second = train_on(small_config(common | {"out": tmp_path / "two"}), 2)
+    watched = [FIRST_OF_STAGE_ONE, FIRST_OF_STAGE_TWO]
+    single = train_on(small_config(common | {"out": tmp_path / "one"}), 1, watched)[0]
+    first, second = train_on(small_config(common | {"out": tmp_path / "two"}), 2, watched)
     assert any(a != b for a, b in zip(first["padding"], second["padding"], strict=True)), "the halves are padded alike"
 
     for step, whole in single["gradients"].items():
@@ -94,8 +61,9 @@ def test_joint_gradients_of_two_processes_are_those_of_one(small_config: Any, tr
     # No stage 1: the weights are still equal, so the first gradient of the joint loss can be compared exactly.
     common = {"model.dropout": 0.0, "model.q_dropout": 0.0, "stage1.steps": 0, "stage2.steps": FIRST_OF_STAGE_ONE}
     common |= {"optimizer.gradient_clip": 1e9, "stage2.batch_size": 8}  # and one microbatch against two
-    single = train_on(small_config(common | {"out": tmp_path / "one"}), 1)[0]
-    first, second = train_on(small_config(common | {"out": tmp_path / "two"}), 2)
+    watched = [FIRST_OF_STAGE_ONE]
+    single = train_on(small_config(common | {"out": tmp_path / "one"}), 1, watched)[0]
+    first, second = train_on(small_config(common | {"out": tmp_path / "two"}), 2, watched)
     assert first["padding"][0] != second["padding"][0], "the halves are padded alike: choose another seed"
     gradients = [found["gradients"][FIRST_OF_STAGE_ONE] for found in (single, first, second)]
     assert any("q_head" in name for name in gradients[0]) and not any("target" in name for name in gradients[0])

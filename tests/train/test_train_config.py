@@ -21,7 +21,7 @@ from jowa.train.config import TrainConfig
 from jowa.train.presets import TRAIN_PRESETS, get_train_preset
 
 
-@pytest.mark.parametrize("name", ["40M", "70M", "150M"])
+@pytest.mark.parametrize("name", ["40M", "70M", "150M", "400M"])
 def test_published_presets_have_the_papers_numbers(name: str) -> None:
     config = get_train_preset(name)
     one, two = config.stage1, config.stage2
@@ -39,6 +39,7 @@ def test_published_presets_have_the_papers_numbers(name: str) -> None:
     assert (config.optimizer.warmup_steps, config.optimizer.final_fraction) == (0, 1.0)
     model = config.model
     sizes = {"40M": (4, 8, 512, 768, 1), "70M": (6, 12, 768, 1792, 3), "150M": (12, 12, 768, 1792, 3)}
+    sizes["400M"] = (24, 16, 1024, 3072, 3)  # beyond the paper
     assert (model.layers, model.heads, model.width, model.q_width, model.q_ensemble) == sizes[name]
     assert (model.dropout, model.q_dropout, model.context_steps, model.q_init) == (0.1, 0.01, 8, None)
     assert (model.num_atoms, model.v_min, model.v_max) == (51, -10.0, 30.0)

@@ -1,0 +1,86 @@
+"""How the objective is computed: compiled, recomputed, sharded.  Speed and memory; the numbers stay the same.
+
+Under FSDP2 (``fully_shard``) the model's parameters are DTensors, of which each process holds a part.  What touches
+whole weights goes through :func:`whole` and :func:`write_whole`; everything elementwise works on the parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+
+from jowa.model.objective import Objective
+from jowa.train.config import ParallelConfig
+from jowa.train.distributed import Place
+
+
+def prepare(objective: Objective, config: ParallelConfig, place: Place) -> None:
+    """Make ``objective`` compute as ``config`` says, in place; before optimizers and wrappers see its parameters."""
+    objective.model.transformer.recompute = config.checkpoint_activations
+    if compiles(config, place.device):
+        compile_objective(objective, whole=place.world == 1)
+    if config.strategy == "fsdp" and place.world > 1:
+        shard(objective, place)
+
+
+def compiles(config: ParallelConfig, device: torch.device) -> bool:
+    """Whether ``config`` asks for torch.compile on ``device``."""
+    return config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
+
+
+def compile_objective(objective: Objective, whole: bool) -> None:
+    """Compile ``objective`` in place and without changing names: the ``whole``, or each block and the Q heads.
+
+    The whole is faster, but one graph hands over all gradients at its end: with several processes no communication
+    could hide behind the backward pass.
+    """
+    model = objective.model
+    for part in [objective] if whole else [*model.transformer.blocks, model.q_head, model.q_target_head]:
+        part.compile(fullgraph=True, dynamic=False)
+
+
+def shard(objective: Objective, place: Place) -> None:
+    """Spread the parameters of ``objective`` over the processes: each block, each Q head, and the rest as one."""
+    mesh = init_device_mesh(place.device.type, (place.world,))
+
+    def placement(parameter: nn.Parameter) -> Shard | None:
+        return _even(parameter, place.world)
+
+    model = objective.model
+    for part in (*model.transformer.blocks, model.q_head, model.q_target_head):
+        fully_shard(part, mesh=mesh, shard_placement_fn=placement)
+    # The root is what the trainer calls: its hooks go around the losses, whose gradients set off the backward pass.
+    fully_shard(objective, mesh=mesh, shard_placement_fn=placement)
+
+
+def _even(parameter: nn.Parameter, world: int) -> Shard | None:
+    """Cut along the first dimension that ``world`` divides: an ensemble of three cannot be cut into four members."""
+    return next((Shard(axis) for axis, size in enumerate(parameter.shape) if size % world == 0), None)
+
+
+def whole(value: Any) -> Any:
+    """``value`` with every DTensor in its dicts and lists gathered; a collective call where there is one."""
+    if isinstance(value, DTensor):
+        return value.full_tensor()
+    if isinstance(value, Mapping):
+        return {key: whole(inner) for key, inner in value.items()}
+    return [whole(inner) for inner in value] if isinstance(value, list) else value
+
+
+def like(values: Tensor, other: Tensor) -> Tensor:
+    """Whole ``values``, the same on every process, cut as ``other`` is."""
+    if not isinstance(other, DTensor):
+        return values
+    return distribute_tensor(values.to(other.device), other.device_mesh, other.placements, src_data_rank=None)
+
+
+@torch.no_grad()
+def write_whole(parameter: Tensor, values: Tensor) -> None:
+    """Overwrite ``parameter``, cut or not, with whole ``values`` of its shape, the same on every process."""
+    parameter.copy_(like(values, parameter))
