@@ -6,6 +6,7 @@ whole weights goes through :func:`whole` and :func:`write_whole`; everything ele
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,6 +53,8 @@ def shard(objective: Objective, place: Place) -> None:
     def placement(parameter: nn.Parameter) -> Shard | None:
         return _even(parameter, place.world)
 
+    # Of in-place changes to the Q head's view of its logits, which nobody makes.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     model = objective.model
     for part in (*model.transformer.blocks, model.q_head, model.q_target_head):
         fully_shard(part, mesh=mesh, shard_placement_fn=placement)
