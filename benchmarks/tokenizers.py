@@ -1,17 +1,21 @@
 """Trains tokenizers for equal time on recorded play and measures what they keep; see docs/tokenizer.md.
 
-    python -m benchmarks.tokenizers STORE OUT --variants NAMES --seconds 60 --seeds 0
+    python -m jowa.record --out STORE --games Breakout Pong Freeway Atlantis --steps 10000 --max-steps 1000
+    python -m benchmarks.tokenizers STORE OUT.json --variants "l1" "motion" --seconds 100 --seeds 0 1
 
-A line of JSON a variant and seed is appended to OUT.  Time is this process's CPU time, on one thread, so that other
+A row a variant and seed is added to OUT.json.  Time is this process's CPU time, on one thread, so that other
 load on the machine costs the ones no more than the others.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import math
+import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -19,13 +23,17 @@ from typing import Annotated
 import numpy as np
 import torch
 import tyro
+from torch import Tensor
+from torch.nn import functional
 
 from jowa.config import PRESETS, TOKENS_PER_FRAME, TokenizerConfig
 from jowa.data.store import EpisodeStore
+from jowa.devices import device_name
+from jowa.files import atomic_write_text
 from jowa.games import get_game
 from jowa.model import WorldActionModel
 from jowa.model.objective import Objective, ObjectiveConfig
-from jowa.tokenizer import Tokenizer, TokenizerLossConfig
+from jowa.tokenizer import WEIGHT_FREE, Tokenizer, TokenizerLossConfig
 from jowa.tokenizer.quality import measure
 from jowa.train.config import OptimizerConfig
 from jowa.train.feed import motion_weights
@@ -42,6 +50,32 @@ WARMUP, FINAL = 50, 0.1
 LOCAL = PRESETS["tiny"].tokenizer
 
 
+def edge_error(target: Tensor, pixels: Tensor, weights: Tensor | None) -> Tensor:
+    """Mean absolute error of the differences between neighbours, across plus down (Mathieu et al. 2016, exponent 1).
+
+    A difference weighs as much as its two pixels on average.
+    """
+    error = target - pixels
+    total = error.new_zeros(())
+    for axis in (2, 3):
+        size = error.shape[axis] - 1
+        steps = (error.narrow(axis, 1, size) - error.narrow(axis, 0, size)).abs()
+        if weights is not None:
+            steps = steps * (weights.narrow(axis, 1, size) + weights.narrow(axis, 0, size)) / 2
+        total = total + steps.mean()
+    return total
+
+
+def multiscale_error(target: Tensor, pixels: Tensor, weights: Tensor | None) -> Tensor:
+    """Sum of the mean absolute errors of frames averaged over squares of 2 and of 4 pixels."""
+    error = target - pixels
+    total = error.new_zeros(())
+    for side in (2, 4):
+        coarse = functional.avg_pool2d(error, side).abs()
+        total = total + (coarse if weights is None else coarse * functional.avg_pool2d(weights, side)).mean()
+    return total
+
+
 @dataclass(frozen=True)
 class Variant:
     """One way to train a tokenizer."""
@@ -52,34 +86,44 @@ class Variant:
     config: TokenizerConfig = LOCAL
     rate: float = 2e-3
     batch: int = 60
+    rival: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None = None
+    """An error of (target, pixels, weights) to take in the place of the squared one, with weight 1."""
+
+
+class RivalTokenizer(Tokenizer):
+    """Trained with another term in the place of the squared error."""
+
+    rival: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+    def _square(self, target: Tensor, pixels: Tensor, weights: Tensor | None) -> Tensor:
+        return self.rival(target, pixels, weights)
 
 
 def _terms(**settings: object) -> TokenizerLossConfig:
     return TokenizerLossConfig(perceptual="none", **settings)  # type: ignore[arg-type]
 
 
-def _published(channels: int, batch: int, motion: float = 800.0) -> Variant:
+def _published(channels: int, batch: int) -> Variant:
     config = TokenizerConfig("published", LOCAL.vocab_size, LOCAL.code_dim, channels, z_channels=LOCAL.code_dim)
-    return Variant(_terms(), motion, config=config, rate=1e-3, batch=batch)
+    return Variant(_terms(codebook="ema"), 800.0, config=config, rate=1e-3, batch=batch)
 
 
-EDGE, SCALES = {"edge_weight": 1.0}, {"multiscale_weight": 1.0}
+RIVAL = _terms(square_weight=1.0)
 VARIANTS = {
-    "l1, no revival": Variant(_terms(), revive=False),
     "l1": Variant(_terms()),
-    "l1 + edge": Variant(_terms(**EDGE)),
-    "l1 + scales": Variant(_terms(**SCALES)),
-    "motion": Variant(_terms(), motion=800.0),
-    "motion, no revival": Variant(_terms(), motion=800.0, revive=False),
-    "motion + edge": Variant(_terms(**EDGE), 800.0),
-    "motion + edge 0.3": Variant(_terms(edge_weight=0.3), 800.0),
-    "motion + scales": Variant(_terms(**SCALES), 800.0),
+    "l1, no revival": Variant(_terms(), revive=False),
+    "l1 + edge": Variant(RIVAL, rival=edge_error),
+    "l1 + scales": Variant(RIVAL, rival=multiscale_error),
+    "motion": Variant(_terms(), 800.0),
+    "motion, no revival": Variant(_terms(), 800.0, revive=False),
+    "motion + edge": Variant(RIVAL, 800.0, rival=edge_error),
+    "motion + scales": Variant(RIVAL, 800.0, rival=multiscale_error),
+    "motion + square 2": Variant(_terms(square_weight=2.0), 800.0),
     "motion, ema": Variant(_terms(codebook="ema"), 800.0),
     "motion, ema, no revival": Variant(_terms(codebook="ema"), 800.0, revive=False),
-    "motion + edge, ema": Variant(_terms(codebook="ema", **EDGE), 800.0),
-    "published 16": _published(16, 20),
-    "published 64": _published(64, 12),
-    "published 16, plain": _published(16, 20, motion=0.0),
+    "motion + square 2, ema": Variant(WEIGHT_FREE, 800.0),
+    "published 16, motion, ema": _published(16, 20),
+    "published 64, motion, ema": _published(64, 12),
 }
 
 
@@ -88,12 +132,12 @@ class Play:
     """Recorded play of one game, in memory: what is trained on, and what is held out."""
 
     game: str
-    frames: torch.Tensor
+    frames: Tensor
     """uint8 (T, 84, 84)."""
-    actions: torch.Tensor
-    starts: torch.Tensor
+    actions: Tensor
+    starts: Tensor
     """int64: steps whose successor belongs to the same episode."""
-    held_out: list[tuple[np.ndarray, torch.Tensor]]
+    held_out: list[tuple[np.ndarray, Tensor]]
     """Frames and actions of the measured stretches."""
 
 
@@ -130,7 +174,7 @@ def rate_at(share: float, step: int) -> float:
     return min(1.0, (step + 1) / WARMUP) * (FINAL + (1 - FINAL) * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
 
 
-def pairs(plays: list[Play], count: int, generator: torch.Generator) -> torch.Tensor:
+def pairs(plays: list[Play], count: int, generator: torch.Generator) -> Tensor:
     """uint8 (count, 2, 84, 84): frames and their successors, as many of each game."""
     share = count // len(plays)
     drawn = []
@@ -144,7 +188,11 @@ def train_tokenizer(variant: Variant, plays: list[Play], seconds: float, seed: i
     """Train for ``seconds``; returns the tokenizer and the number of steps."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    tokenizer = Tokenizer(variant.config, None, variant.losses)
+    if variant.rival is None:
+        tokenizer = Tokenizer(variant.config, None, variant.losses)
+    else:
+        tokenizer = RivalTokenizer(variant.config, None, variant.losses)
+        tokenizer.rival = variant.rival
     optimizer = tokenizer_optimizer(tokenizer, variant.rate)
     clock, step = Clock(), 0
     while (share := clock() / seconds) < 1:
@@ -164,7 +212,7 @@ def train_tokenizer(variant: Variant, plays: list[Play], seconds: float, seed: i
     return tokenizer.eval(), step
 
 
-def _batch(play: Play, tokens: torch.Tensor, actions: torch.Tensor) -> Batch:
+def _batch(play: Play, tokens: Tensor, actions: Tensor) -> Batch:
     """Segments of two steps; rewards and ends are left out of this measurement (all 0)."""
     shape = tokens.shape[:2]
     game = get_game(play.game)
@@ -223,7 +271,7 @@ def world_loss(tokenizer: Tokenizer, plays: list[Play], seconds: float, seed: in
             assert batch.tokens is not None
             with torch.no_grad():
                 logits = model(batch.tokens, batch.actions, batch.tasks, target=False, detach_q=False).frames
-            lost = torch.nn.functional.cross_entropy(
+            lost = functional.cross_entropy(
                 logits[:, TOKENS_PER_FRAME - 1 : -1].flatten(0, 1), batch.tokens[:, 1].flatten(), reduction="none"
             )
             each.append(lost.view(-1, TOKENS_PER_FRAME).sum(1))
@@ -238,7 +286,7 @@ class Options:
     store: Annotated[Path, tyro.conf.Positional]
     """Data set: about 10,000 steps of each game, in episodes of at most 1,000."""
     out: Annotated[Path, tyro.conf.Positional]
-    """File to which a line of JSON a trained tokenizer is added."""
+    """JSON file to which a row a trained tokenizer is added."""
     variants: tuple[str, ...] = tuple(VARIANTS)
     """Names of the ways."""
     seconds: float = 60.0
@@ -251,24 +299,37 @@ class Options:
     """Frames a game that the world model learns from."""
 
 
-def main(options: Options) -> None:
-    """Train, measure, write down."""
+def run(options: Options) -> list[dict[str, object]]:
+    """Train, measure, write down; returns the new rows."""
     torch.set_num_threads(1)
     store = EpisodeStore.open(options.store)
     plays = [read(store, game) for game in store.games]
+    rows = []
     for seed in options.seeds:
         for name in options.variants:
             tokenizer, steps = train_tokenizer(VARIANTS[name], plays, options.seconds, seed)
             qualities = {p.game: dataclasses.asdict(measure(tokenizer, [f for f, _ in p.held_out])) for p in plays}
             row = {"variant": name, "seed": seed, "seconds": options.seconds, "steps": steps, "games": qualities}
             if options.world_seconds:
-                row["nats"] = world_loss(tokenizer, plays, options.world_seconds, seed, options.world_frames)
                 row["world_seconds"] = options.world_seconds
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+                row["nats"] = world_loss(tokenizer, plays, options.world_seconds, seed, options.world_frames)
+            rows.append(row)
+            _add(options.out, row)
             short = {g: [round(q[name], 3) for name in SHOWN] for g, q in qualities.items()}
             print(name, seed, steps, short, row.get("nats"), flush=True)
+    return rows
+
+
+def _add(path: Path, row: dict[str, object]) -> None:
+    document = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {
+        "device": device_name(torch.device("cpu")),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "rows": [],
+    }  # fmt: skip
+    document["rows"].append(row)
+    atomic_write_text(path, json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    run(tyro.cli(Options))

@@ -10,10 +10,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
-
-SCALES = (2, 4)
-"""Side of the squares over which the multi-scale term averages."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +21,18 @@ class TokenizerLossConfig:
     ``lpips`` insists on it, ``none`` leaves it out."""
     perceptual_weight: float = 1.0
     """Weight of the perceptual term, 1 as published."""
-    edge_weight: float = 0.0
-    """Weight of the error of differences between neighbouring pixels, which needs no pretrained weights; 0 as
-    published."""
-    multiscale_weight: float = 0.0
-    """Weight of the error of the frame averaged over squares of 2 and of 4 pixels; 0 as published."""
+    square_weight: float = 0.0
+    """Weight of the mean squared error of pixels in [-1, 1], which needs no pretrained weights; 0 as published.  It
+    makes a lost ball dear: an error of 1 costs it as much as 100 errors of 0.1."""
     codebook: Literal["gradient", "ema"] = "gradient"
     """How codes follow the latents: ``gradient`` (a loss term, as published) or ``ema`` (moving averages)."""
     ema_decay: float = 0.99
     """Share of a code's moving average that a step keeps (``ema`` only)."""
+
+
+WEIGHT_FREE = TokenizerLossConfig(perceptual="none", square_weight=2.0, codebook="ema")
+"""What keeps most of what is small and moves, without pretrained weights (docs/tokenizer.md); goes with weight on
+moving pixels and revival of unused codes."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,7 @@ class TokenizerLosses:
     commitment: Tensor
     """``gradient``: mean (sg(z) - e)^2 + mean (z - sg(e))^2; ``ema``: the second alone."""
     perceptual: Tensor
-    edge: Tensor
-    multiscale: Tensor
+    square: Tensor
     usage: Tensor
     """Share of the codes that this batch uses, 0 to 1; no loss."""
     perplexity: Tensor
@@ -65,11 +63,11 @@ class TokenizerLosses:
 
     @property
     def total(self) -> Tensor:
-        return self.reconstruction + self.commitment + self.perceptual + self.edge + self.multiscale
+        return self.reconstruction + self.commitment + self.perceptual + self.square
 
     def named(self) -> dict[str, Tensor]:
         """Every scalar under its name, for logs."""
-        names = ("reconstruction", "commitment", "perceptual", "edge", "multiscale", "usage", "perplexity")
+        names = ("reconstruction", "commitment", "perceptual", "square", "usage", "perplexity")
         return {name: getattr(self, name).detach() for name in names}
 
 
@@ -91,30 +89,7 @@ def absolute_error(target: Tensor, pixels: Tensor, weights: Tensor | None) -> Te
     return (error if weights is None else error * weights).mean()
 
 
-def edge_error(target: Tensor, pixels: Tensor, weights: Tensor | None) -> Tensor:
-    """Mean absolute error of the differences between neighbours, across plus down (Mathieu et al. 2016, exponent 1).
-
-    ``target``, ``pixels``, ``weights`` float (B, 1, h, w); a difference weighs as much as its two pixels on average.
-    """
-    error = target - pixels
-    total = error.new_zeros(())
-    for axis in (2, 3):
-        size = error.shape[axis] - 1
-        steps = (error.narrow(axis, 1, size) - error.narrow(axis, 0, size)).abs()
-        if weights is not None:
-            steps = steps * (weights.narrow(axis, 1, size) + weights.narrow(axis, 0, size)) / 2
-        total = total + steps.mean()
-    return total
-
-
-def multiscale_error(target: Tensor, pixels: Tensor, weights: Tensor | None) -> Tensor:
-    """Sum over :data:`SCALES` of the mean absolute error of frames averaged over squares.
-
-    ``target``, ``pixels``, ``weights`` float (B, 1, h, w), sides divisible by 4; a square weighs as its pixels do.
-    """
-    error = target - pixels
-    total = error.new_zeros(())
-    for side in SCALES:
-        coarse = functional.avg_pool2d(error, side).abs()
-        total = total + (coarse if weights is None else coarse * functional.avg_pool2d(weights, side)).mean()
-    return total
+def squared_error(target: Tensor, pixels: Tensor, weights: Tensor | None) -> Tensor:
+    """Mean squared error of ``pixels`` float (B, 1, h, w); ``weights`` float (B, 1, h, w) multiply it."""
+    error = (target - pixels).pow(2)
+    return (error if weights is None else error * weights).mean()

@@ -6,7 +6,7 @@ Letters: B batch, K = 36 tokens a frame, V codebook size, C code width.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,8 +23,7 @@ from jowa.tokenizer.losses import (
     TokenizerLosses,
     absolute_error,
     code_counts,
-    edge_error,
-    multiscale_error,
+    squared_error,
     usage_and_perplexity,
 )
 from jowa.tokenizer.published import PublishedDecoder, PublishedEncoder, orthogonal_init
@@ -143,19 +142,18 @@ class Tokenizer(nn.Module):
             )
         usage, perplexity = usage_and_perplexity(counts)
 
-        def weighted(weight: float, error: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Tensor:
-            return weight * error(target, pixels, pixel_weights).float() if weight else none
-
         return TokenizerLosses(
             reconstruction=absolute_error(target, pixels, pixel_weights).float(),
             commitment=commitment.float(),
             perceptual=none if network is None else settings.perceptual_weight * network(target, pixels).mean().float(),
-            edge=weighted(settings.edge_weight, edge_error),
-            multiscale=weighted(settings.multiscale_weight, multiscale_error),
+            square=self._square(target, pixels, pixel_weights) if settings.square_weight else none,
             usage=usage,
             perplexity=perplexity,
             statistics=statistics,
         )
+
+    def _square(self, target: Tensor, pixels: Tensor, weights: Tensor | None) -> Tensor:
+        return self.losses.square_weight * squared_error(target, pixels, weights).float()
 
     def update_codebook(self, statistics: Sequence[CodebookStatistics | None]) -> None:
         """Move an ``ema`` codebook after an optimizer step, by the ``statistics`` of each forward pass of the step.
