@@ -118,10 +118,10 @@ VARIANTS = {
     "motion, no revival": Variant(_terms(), 800.0, revive=False),
     "motion + edge": Variant(RIVAL, 800.0, rival=edge_error),
     "motion + scales": Variant(RIVAL, 800.0, rival=multiscale_error),
-    "motion + square 2": Variant(_terms(square_weight=2.0), 800.0),
+    "motion + square 2": Variant(WEIGHT_FREE, 800.0),
     "motion, ema": Variant(_terms(codebook="ema"), 800.0),
     "motion, ema, no revival": Variant(_terms(codebook="ema"), 800.0, revive=False),
-    "motion + square 2, ema": Variant(WEIGHT_FREE, 800.0),
+    "motion + square 2, ema": Variant(_terms(square_weight=2.0, codebook="ema"), 800.0),
     "published 16, motion, ema": _published(16, 20),
     "published 64, motion, ema": _published(64, 12),
 }

@@ -30,7 +30,7 @@ class TokenizerLossConfig:
     """Share of a code's moving average that a step keeps (``ema`` only)."""
 
 
-WEIGHT_FREE = TokenizerLossConfig(perceptual="none", square_weight=2.0, codebook="ema")
+WEIGHT_FREE = TokenizerLossConfig(perceptual="none", square_weight=2.0)
 """What keeps most of what is small and moves, without pretrained weights (docs/tokenizer.md); goes with weight on
 moving pixels and revival of unused codes."""
 
