@@ -25,6 +25,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.timeout(3600)
 def test_weight_on_motion_finds_the_ball(compare, store: Path, tmp_path: Path) -> None:
     from benchmarks.tokenizers import Options, run
 
