@@ -150,7 +150,8 @@ class Agent:
         from safetensors.torch import save_file
 
         metadata = {FINGERPRINT: self.tokenizer.fingerprint()}
-        tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+        state = self.tokenizer.playing_state() if module is self.tokenizer else module.state_dict()
+        tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
         try:
             atomic_write(path, partial(save_file, tensors, metadata=metadata))
         except SafetensorError as error:  # what safetensors makes of a disk that is full

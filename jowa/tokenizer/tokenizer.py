@@ -6,7 +6,8 @@ Letters: B batch, K = 36 tokens a frame, V codebook size, C code width.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,23 +15,21 @@ from torch import Tensor, nn
 from jowa.config import FRAME_SIZE, TOKENS_PER_FRAME, TokenizerConfig
 from jowa.kernels.quantize import quantize
 from jowa.kernels.vq_lookup import vq_lookup
+from jowa.tokenizer.codebook import EmaCodebook
 from jowa.tokenizer.local import GRID, LocalDecoder, LocalEncoder, split_patches
-from jowa.tokenizer.lpips import LPIPS
+from jowa.tokenizer.losses import (
+    CodebookStatistics,
+    TokenizerLossConfig,
+    TokenizerLosses,
+    absolute_error,
+    code_counts,
+    squared_error,
+    usage_and_perplexity,
+)
 from jowa.tokenizer.published import PublishedDecoder, PublishedEncoder, orthogonal_init
 
-
-@dataclass(frozen=True)
-class TokenizerLosses:
-    """Scalars, float32; ``total`` is their sum."""
-
-    reconstruction: Tensor
-    commitment: Tensor
-    """Both codebook terms: mean (sg(z) - e)^2 + mean (z - sg(e))^2."""
-    perceptual: Tensor
-
-    @property
-    def total(self) -> Tensor:
-        return self.reconstruction + self.commitment + self.perceptual
+EMA_COUNTS = "embedding.counts"
+"""What the state dict of a tokenizer with an ``ema`` codebook has beside that of any other."""
 
 
 class Tokenizer(nn.Module):
@@ -38,12 +37,18 @@ class Tokenizer(nn.Module):
 
     Args:
         config: sizes and architecture.
-        perceptual: an :class:`LPIPS` network for the perceptual term, or None to leave it out.
+        perceptual: the network of the perceptual term (:func:`jowa.tokenizer.load_perceptual`), or None to leave it
+            out: frames float (B, 1, 84, 84) in [-1, 1] twice, to distances (B,).
+        losses: how it is trained; what it computes from frames and tokens does not depend on it.
     """
 
-    def __init__(self, config: TokenizerConfig, perceptual: LPIPS | None = None) -> None:
+    embedding: nn.Embedding | EmaCodebook
+
+    def __init__(
+        self, config: TokenizerConfig, perceptual: nn.Module | None = None, losses: TokenizerLossConfig | None = None
+    ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.losses = config, losses or TokenizerLossConfig()
         self.encoder: nn.Module
         self.decoder: nn.Module
         if config.encoder == "published":
@@ -54,10 +59,14 @@ class Tokenizer(nn.Module):
         else:
             self.encoder, self.decoder = LocalEncoder(config), LocalDecoder(config)
             self.pre_quant_conv = self.post_quant_conv = nn.Identity()
-        self.embedding = nn.Embedding(config.vocab_size, config.code_dim)
+        if self.losses.codebook == "ema":
+            self.embedding = EmaCodebook(config.vocab_size, config.code_dim, self.losses.ema_decay)
+        else:
+            self.embedding = nn.Embedding(config.vocab_size, config.code_dim)
         nn.init.uniform_(self.embedding.weight, -1.0 / config.vocab_size, 1.0 / config.vocab_size)
         # A tuple keeps the frozen network out of parameters() and of state_dict().
         self._perceptual = (perceptual,)
+        self.register_load_state_dict_pre_hook(_fit_codebook)  # type: ignore[no-untyped-call]
 
     def latents(self, frames: Tensor) -> Tensor:
         """float (B, C, 6, 6): the encoding before the codebook, of ``frames`` uint8 (B, 84, 84)."""
@@ -117,20 +126,52 @@ class Tokenizer(nn.Module):
         """
         latents = self.latents(frames)
         flat = latents.permute(0, 2, 3, 1).reshape(-1, self.config.code_dim)
-        codes, _, commitment = quantize(flat, self.embedding.weight, settle=not self.training)
+        codes, tokens, commitment = quantize(flat, self.embedding.weight, settle=not self.training)
         pixels = self._decode_codes(codes.view(-1, GRID, GRID, self.config.code_dim).permute(0, 3, 1, 2))
-        target = _scale(frames)
-        error = (target - pixels).abs()
-        if weights is not None:
-            error = error * weights[:, None]
-        network = self._perceptual[0]
-        perceptual = error.new_zeros(()) if network is None else network(target, pixels).mean()
-        return TokenizerLosses(error.mean().float(), commitment.float(), perceptual.float())
+        target, settings, network = _scale(frames), self.losses, self._perceptual[0]
+        pixel_weights = None if weights is None else weights[:, None]
+        none = commitment.new_zeros((), dtype=torch.float32)
+        counts = code_counts(tokens, self.config.vocab_size)
+        statistics = None
+        if settings.codebook == "ema":
+            # The value alone: codes receive no gradient, and that of the latents is the same.
+            commitment = commitment - commitment.detach() / 2
+            detached = flat.detach().float()
+            statistics = CodebookStatistics(
+                counts, torch.zeros_like(self.embedding.weight).index_add_(0, tokens, detached)
+            )
+        usage, perplexity = usage_and_perplexity(counts)
+
+        return TokenizerLosses(
+            reconstruction=absolute_error(target, pixels, pixel_weights).float(),
+            commitment=commitment.float(),
+            perceptual=none if network is None else settings.perceptual_weight * network(target, pixels).mean().float(),
+            square=self._square(target, pixels, pixel_weights) if settings.square_weight else none,
+            usage=usage,
+            perplexity=perplexity,
+            statistics=statistics,
+        )
+
+    def _square(self, target: Tensor, pixels: Tensor, weights: Tensor | None) -> Tensor:
+        return self.losses.square_weight * squared_error(target, pixels, weights).float()
+
+    def update_codebook(self, statistics: Sequence[CodebookStatistics | None]) -> None:
+        """Move an ``ema`` codebook after an optimizer step, by the ``statistics`` of each forward pass of the step.
+
+        All processes must call it: it sums over them, so that all keep the same codes.  Does nothing with a
+        ``gradient`` codebook.
+        """
+        if isinstance(self.embedding, EmaCodebook):
+            self.embedding.update([part for part in statistics if part is not None])
+
+    def playing_state(self) -> dict[str, Tensor]:
+        """The state dict without what only training needs: the same names whatever the tokenizer was trained with."""
+        return {name: value for name, value in self.state_dict().items() if name != EMA_COUNTS}
 
     def fingerprint(self) -> str:
         """Hex digest of the weights that decide tokens: token files name the tokenizer that wrote them."""
         digest = hashlib.sha256(repr(self.config).encode())
-        for name, value in sorted(self.state_dict().items()):
+        for name, value in sorted(self.playing_state().items()):
             if not name.startswith(("decoder", "post_quant")):
                 digest.update(name.encode())
                 digest.update(value.detach().float().cpu().numpy().tobytes())
@@ -154,9 +195,20 @@ class Tokenizer(nn.Module):
             return 0
         picked = torch.multinomial(distinct[:, -1].cpu(), count, generator=generator).to(latents.device)
         self.embedding.weight[dead[:count]] = distinct[picked, :-1].to(self.embedding.weight.dtype)
+        if isinstance(self.embedding, EmaCodebook):
+            self.embedding.counts[dead[:count]] = 0  # the first latents that choose it make it their mean
         return count
 
 
 def _scale(frames: Tensor) -> Tensor:
     """uint8 (B, h, w) in [0, 255] to float32 (B, 1, h, w) in [-1, 1]."""
     return frames[:, None].float().mul(2.0 / 255.0).sub(1.0)
+
+
+def _fit_codebook(module: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
+    """Load with either kind of codebook what the other saved: an agent that plays knows nothing of averages."""
+    key = prefix + EMA_COUNTS
+    if not isinstance(module.embedding, EmaCodebook):
+        state.pop(key, None)
+    elif key not in state and prefix + "embedding.weight" in state:
+        state[key] = torch.zeros_like(module.embedding.counts)

@@ -11,6 +11,7 @@ from jowa.train.config import TrainConfig
 LEAST = {
     "seed": 0, "checkpoint.every": 1, "checkpoint.keep": 1, "log_every": 1, "data.record_steps": 0,
     "data.segment_stride": 1, "profile_steps": 0,
+    "tokenizer_loss.perceptual_weight": 0, "tokenizer_loss.square_weight": 0, "tokenizer_loss.ema_decay": 0,
     "stage1.steps": 0, "stage1.batch_size": 1, "stage1.tokenizer_batch": 1, "stage1.world_from": 0,
     "stage1.tokenizer_learning_rate": 0, "stage1.learning_rate": 0, "stage1.motion_weight": 0,
     "stage1.revive_every": 0, "data.record_max_steps": 1, "stage2.steps": 0, "stage2.batch_size": 1,
@@ -30,6 +31,7 @@ LEAST = {
 MOST = {
     "stage2.target_rate": 1, "optimizer.final_fraction": 1, "model.dropout": 1, "model.q_dropout": 1,
     "model.vocab_size": 65_536, "objective.gamma": 1, "objective.action_noise": 1,
+    "tokenizer_loss.ema_decay": 1,
 }  # fmt: skip
 """The largest value of each setting that has one; tokens are stored as uint16."""
 
@@ -70,8 +72,6 @@ def check_config(config: TrainConfig) -> None:
             f"evaluation context {config.evaluation.context} and horizon {config.evaluation.horizon} exceed the "
             f"model's {config.model.context_steps} steps: shorten one"
         )
-    if bool(config.lpips_vgg) != bool(config.lpips_linear):
-        raise UsageError("the perceptual term needs both --lpips-vgg and --lpips-linear, or neither")
 
 
 def check_split(config: TrainConfig, processes: int) -> None:

@@ -13,6 +13,7 @@ from typing import Literal
 from jowa.config import PRESETS, ModelConfig, TokenizerConfig
 from jowa.model.objective import ObjectiveConfig
 from jowa.planner.plan import PlannerName
+from jowa.tokenizer.losses import WEIGHT_FREE, TokenizerLossConfig
 
 DEMO_GAMES = ("Freeway", "Pong")
 
@@ -203,12 +204,9 @@ class TrainConfig:
     tokenizer_from: Path | None = None
     """Agent folder whose tokenizer is used as it is; stage 1 then trains the world model alone, on tokens.  Its sizes
     must be those of ``tokenizer``."""
-    lpips_vgg: str = ""
-    """torchvision's VGG16 state dict, for the tokenizer's perceptual term; empty leaves the term out."""
-    lpips_linear: str = ""
-    """The lpips package's ``vgg.pth``, to go with ``lpips_vgg``."""
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=lambda: PRESETS["tiny"].tokenizer)
+    tokenizer_loss: TokenizerLossConfig = field(default_factory=lambda: WEIGHT_FREE)
     model: ModelConfig = field(default_factory=lambda: PRESETS["tiny"].model)
     objective: ObjectiveConfig = field(default_factory=lambda: ObjectiveConfig(cql_weight=1.0, world_weight=0.2))
     stage1: StageOneConfig = field(default_factory=StageOneConfig)

@@ -45,7 +45,7 @@ class Place:
         if self.world == 1 or isinstance(module, FSDPModule) or not any(p.requires_grad for p in module.parameters()):
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids)
+        return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
 
     @contextmanager
     def synchronised(self, wrapped: nn.Module, last: bool) -> Iterator[None]:

@@ -17,7 +17,7 @@ from jowa.errors import CheckpointError, UsageError
 from jowa.model import WorldActionModel
 from jowa.model.objective import Objective, target_counts
 from jowa.planner import PlannerConfig
-from jowa.tokenizer import LPIPS, Tokenizer
+from jowa.tokenizer import CodebookStatistics, Tokenizer, load_perceptual
 from jowa.train.checkpoint import WAY_OUT
 from jowa.train.config import TrainConfig
 from jowa.train.distributed import Place
@@ -36,6 +36,7 @@ from jowa.types import Batch
 TOKENIZER, WORLD, JOINT = "tokenizer", "world", "joint"
 """Names of the parts that train: in stage 1 the first two, in stage 2 the last."""
 
+TOTAL = "total"
 REVIVE_BATCHES = 8
 """Tokenizer batches in which a code must not occur to count as unused."""
 
@@ -51,10 +52,13 @@ class Trainer:
     def __init__(self, config: TrainConfig, place: Place) -> None:
         self.config, self.place = config, place
         torch.manual_seed(config.seed)
-        perceptual = (
-            LPIPS.load(Path(config.lpips_vgg), Path(config.lpips_linear)).to(place.device) if config.lpips_vgg else None
-        )
-        self.tokenizer = Tokenizer(config.tokenizer, perceptual).to(place.device)
+        perceptual = None
+        if config.stage1.steps and config.tokenizer_from is None:
+            perceptual = load_perceptual(
+                config.tokenizer_loss.perceptual, print if place.is_main else lambda said: None
+            )
+            perceptual = None if perceptual is None else perceptual.to(place.device)
+        self.tokenizer = Tokenizer(config.tokenizer, perceptual, config.tokenizer_loss).to(place.device)
         if config.tokenizer_from is not None:
             self._take_tokenizer(config.tokenizer_from)
         self.model = WorldActionModel(config.model).to(place.device)
@@ -129,7 +133,7 @@ class Trainer:
     def agent(self) -> Agent:
         """An agent with copies of the present weights, without a draft head; all processes must ask for it."""
         tokenizer, model = Tokenizer(self.config.tokenizer), WorldActionModel(self.config.model)
-        tokenizer.load_state_dict(self.tokenizer.state_dict())
+        tokenizer.load_state_dict(self.tokenizer.playing_state())
         model.load_state_dict(whole(self.model.state_dict()))
         device, settings = self.place.device, self.config.evaluation
         planner = PlannerConfig(settings.planner, settings.width, settings.horizon, self.config.objective.gamma)
@@ -244,15 +248,19 @@ class Trainer:
             self._revive_codes(torch.cat([feed.tokenizer_frames(step + i, 0.0)[0] for i in range(REVIVE_BATCHES)]))
         set_learning_rate(part.optimizer, settings.tokenizer_learning_rate, step, settings.steps, self.config.optimizer)
         total: dict[str, Tensor] = {}
+        statistics: list[CodebookStatistics | None] = []
         for index, rows in enumerate(self._cut(len(frames))):
             with self._autocast, record_function("tokenizer"):
                 losses = part.wrapped(frames[rows], None if weights is None else weights[rows])
             # Microbatches are of one size: the mean of their means is the batch's.
             part.backward(losses.total / self.pieces, first=index == 0, last=index == self.pieces - 1)
-            named = {"reconstruction": losses.reconstruction, "commitment": losses.commitment}
-            named |= {"perceptual": losses.perceptual} if self.config.lpips_vgg else {}
-            add_to(total, {name: value / self.pieces for name, value in named.items()})
-        return total | part.apply(sum_of(total))
+            statistics.append(losses.statistics)
+            add_to(
+                total, {name: value / self.pieces for name, value in (losses.named() | {TOTAL: losses.total}).items()}
+            )
+        metrics = part.apply(total.pop(TOTAL))
+        self.tokenizer.update_codebook(statistics)
+        return total | metrics
 
     def _world_step(self, feed: Feed, critic: bool) -> dict[str, Tensor]:
         """Train the world model on a batch; with ``critic`` (stage 2) the critic too."""

@@ -9,6 +9,7 @@ from jowa.config import PRESETS
 from jowa.errors import unknown_name
 from jowa.games import PRETRAINING_GAMES
 from jowa.model.objective import ObjectiveConfig
+from jowa.tokenizer import TokenizerLossConfig
 from jowa.train.config import (
     CheckpointConfig,
     DataConfig,
@@ -31,6 +32,7 @@ def _published(preset: str) -> TrainConfig:
             segment_length=8, segment_stride=4,
         ),
         tokenizer=PRESETS[preset].tokenizer,
+        tokenizer_loss=TokenizerLossConfig(),
         model=PRESETS[preset].model,
         objective=ObjectiveConfig(),
         stage1=StageOneConfig(

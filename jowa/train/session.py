@@ -166,6 +166,7 @@ def _run_with(config: TrainConfig, place: Place, trainer: Trainer, feed: Feed) -
             if "play" in due:
                 found = look(config, agent, seed=config.seed)
                 loggers.scalars(step, {f"play/{name}": value for name, value in found.metrics.items()})
+                trainer.store.mark_best(step, found.score)
                 print(f"step {step}: {found.describe()}", flush=True)
 
         trainer.run(feed, report, observe)

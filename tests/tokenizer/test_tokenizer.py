@@ -240,3 +240,22 @@ def test_a_sequence_computes_only_the_patches_that_change(monkeypatch: pytest.Mo
     sequence[3:, :PATCH, :PATCH] = 0
     tokenizer.encode_sequence(sequence)
     assert computed == [36 + 1]
+
+
+def test_the_published_convolutions_run_channels_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the first convolution to the last, and with the values that the usual layout gives."""
+    tokenizer = make("published")
+    layouts = []
+    for module in tokenizer.modules():
+        if isinstance(module, torch.nn.Conv2d) and min(module.in_channels, module.kernel_size[0]) > 1:
+            module.register_forward_hook(lambda _, given, out: layouts.append(given[0].stride(1)))
+    seen = frames(3)
+    fast = tokenizer(seen)
+    assert len(layouts) > 30 and set(layouts) == {1}
+    layouts.clear()
+    before = {name: value.stride() for name, value in tokenizer.state_dict().items()}
+    monkeypatch.setattr("jowa.tokenizer.published._channels_last", lambda x: x)
+    plain = tokenizer(seen)
+    torch.testing.assert_close(fast.total, plain.total, rtol=1e-5, atol=1e-6)
+    assert set(layouts) != {1}, "it is not so by itself"
+    assert before == {name: value.contiguous().stride() for name, value in tokenizer.state_dict().items()}

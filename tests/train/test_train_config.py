@@ -13,6 +13,7 @@ import pytest
 
 import jowa.config
 import jowa.model.objective
+import jowa.tokenizer.losses
 import jowa.train.config
 from jowa.errors import UsageError
 from jowa.games import PRETRAINING_GAMES
@@ -65,7 +66,7 @@ def fields_of(value: Any, prefix: str = "") -> Iterator[tuple[type, str, str]]:
 def docstrings() -> dict[tuple[str, str], str]:
     """(dataclass, field) to the string under the field in the source."""
     found = {}
-    for module in (jowa.train.config, jowa.config, jowa.model.objective):
+    for module in (jowa.train.config, jowa.config, jowa.model.objective, jowa.tokenizer.losses):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if isinstance(node, ast.ClassDef):
                 for line, after in zip(node.body, [*node.body[1:], None], strict=True):
@@ -116,7 +117,7 @@ BAD = {
         ("model.vocab_size", 64, "vocab_size"),
         ("model.heads", 3, "multiple"),
         ("evaluation.horizon", 4, "horizon"),
-        ("lpips_vgg", "vgg.pth", "lpips"),
+        ("tokenizer_loss.ema_decay", 1.5, "ema_decay"),
         ("stage2.learning_rate", float("nan"), "learning_rate"),
     ],
 }
