@@ -24,10 +24,11 @@ from jowa.planner import PlannerConfig
 from jowa.progress import steps_progress
 from jowa.train.config import TrainConfig
 from jowa.train.distributed import Place
-from jowa.train.feed import Feed, task_ids
+from jowa.train.feed import Feed
 from jowa.train.folder import AGENT, METRICS, PICTURE, RESULTS, read_results, write_settings
 from jowa.train.loop import Trainer
 from jowa.train.scoring import demo_table, score
+from jowa.train.start import known_tasks
 
 PICTURE_STEPS = 5
 
@@ -79,7 +80,7 @@ def train(config: TrainConfig, place: Place) -> Agent:
         config.evaluation.context,
     )
     precision = choose_precision(config.precision, place.device)
-    agent = Agent(trainer.tokenizer, trainer.model, task_ids(config.data.games), precision, planning)
+    agent = Agent(trainer.tokenizer, trainer.model, known_tasks(config), precision, planning)
     if place.is_main:
         folder = config.out / AGENT
         if finished_before and config.draft.steps and (folder / "draft.safetensors").exists():
