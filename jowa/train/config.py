@@ -67,7 +67,7 @@ class StageOneConfig:
     as published."""
     world_from_codebook: bool = True
     """At the start of the world model, set its frame embedding to a random projection of the codebook, so
-    that similar codes start out alike."""
+    that similar codes start out alike; not where the run starts from an agent's weights."""
 
 
 @dataclass(frozen=True)

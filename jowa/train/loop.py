@@ -141,7 +141,8 @@ class Trainer:
     def _stage_one_step(self, feed: Feed) -> dict[str, Tensor]:
         settings, step = self.config.stage1, self.step
         world_from = 0 if self.config.tokenizer_from is not None else settings.world_from
-        if settings.world_from_codebook and step == world_from:
+        fresh = self.config.start_from is None or self.config.from_scratch
+        if settings.world_from_codebook and fresh and step == world_from:
             self._embed_codes_alike()
         metrics = self._tokenizer_step(feed, settings.steps)
         if step >= world_from:
