@@ -33,13 +33,21 @@ class Comparison:
         self.rows: list[dict[str, Any]] = []
 
     def __call__(
-        self, claim: str, shapes: str, ours: Callable[[], object], rival: Callable[[], object], runs: int = 7
-    ) -> float:
-        """Time both in turns after one warm-up each; returns rival / ours of the medians (above 1: ours is faster)."""
+        self, claim: str, shapes: str, ours: Callable[[], object], rival: Callable[[], object], runs: int = 7,
+        pause: float = 0.0,
+    ) -> float:  # fmt: skip
+        """Time both in turns after one warm-up each; returns rival / ours of the medians (above 1: ours is faster).
+
+        ``pause``: seconds before each and a run off the clock, for the other's threads, which may spin behind what
+        they did, to fall asleep.
+        """
         ours(), rival()
         seconds: dict[str, list[float]] = {"ours": [], "rival": []}
         for _ in range(runs):
             for name, call in (("ours", ours), ("rival", rival)):
+                if pause:
+                    time.sleep(pause)
+                    call()
                 start = time.perf_counter()
                 call()
                 if torch.cuda.is_available():

@@ -44,7 +44,8 @@ def steps(count: int, device: str) -> list[Step]:
     """What is run, in order: what can be wrong first, what takes long last."""
     python = sys.executable
     pytest = [python, "-m", "pytest", "-q", "--override-ini", "addopts=--import-mode=importlib --strict-markers"]
-    folders = ["tests/kernels", "tests/planner/test_device_beam.py", "tests/csrc/test_device_trees.py"]
+    decisions = ["tests/planner/test_device_beam.py", "tests/planner/test_device_mcts.py"]
+    folders = ["tests/kernels", *decisions, "tests/csrc/test_device_trees.py"]
     tests = [*pytest, *folders, *(["-m", "gpu"] if device == "cuda" else ["-k", "not triton"])]
     shapes = [python, "-m", "benchmarks.random_shapes", "--device", device, "--count"]
     planned = []

@@ -20,6 +20,8 @@ from jowa.planner.tree import (
 WIDTH, HORIZON, ACTIONS, GAMMA = 4, 3, 18, 0.99
 SIMULATIONS, DEPTH = 36, 7
 ROOTS = [1, 4, 16, 64, 256, 1024]
+PAUSE = 0.02
+"""torch's threads spin behind each operation on the cores that the tree needs; planners hold torch to one thread."""
 pytestmark = pytest.mark.skipif(not native_available(), reason="the native core is not built")
 
 
@@ -105,9 +107,10 @@ def test_native_tree(compare, kind: Any, roots: int) -> None:
     shapes = f"roots {roots}, " + (
         f"width {WIDTH}, horizon {HORIZON}" if kind is Beams else f"{SIMULATIONS} simulations"
     )
-    ratio = compare(f"native {name} beside batched tensors", shapes, lambda: work.run(work.native), work.in_torch, 5)
-    # Batched tensors catch up with more roots than a planner has; beside imagination neither is felt.
-    assert ratio > 1 or roots > 256
+    ratio = compare(
+        f"native {name} beside batched tensors", shapes, lambda: work.run(work.native), work.in_torch, 5, PAUSE
+    )
+    assert ratio > 1
     seconds = compare.rows[-1]["seconds"]["ours"]
     compare.note(f"native {name}, rate", shapes, nodes_per_second=roots * steps / seconds,
                  microseconds_a_root=1e6 * seconds / roots)  # fmt: skip

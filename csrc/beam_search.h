@@ -5,6 +5,7 @@
 // J = max(H, 1) slots of a page table's row.
 #pragma once
 
+#include <bit>
 #include <limits>
 
 #include "tree.h"
@@ -101,21 +102,33 @@ JOWA_HD inline TreeFault check_legal_q(const float* q, const std::uint8_t* legal
   return bad ? TreeFault::bad_q : any ? TreeFault::none : TreeFault::no_legal_action;
 }
 
+// Where an action stands among those of a state, as a number: the larger q first, ties to the lowest index.
+// Numbers are chosen from without branches; which of two q is larger no processor can predict.
+JOWA_HD inline std::int64_t order_of(float q, std::int64_t action) {
+  auto bits = std::bit_cast<std::int32_t>(q + 0.0F);  // -0 becomes 0
+  bits ^= (bits >> 31) & std::numeric_limits<std::int32_t>::max();
+  return static_cast<std::int64_t>(bits) * (std::int64_t{1} << 32) - action;
+}
+
 // Writes the indices of the `limit` largest legal q into `actions`, best first, ties to the lowest index;
 // returns how many there are.
 JOWA_HD inline std::int64_t best_actions(const float* q, const std::uint8_t* legal, std::int64_t num_actions,
                                          std::int64_t limit, std::int32_t* actions) {
-  std::int64_t found = 0;
-  for (std::int64_t a = 0; a < num_actions; ++a) {
-    if (!legal[a]) continue;
-    std::int64_t place = found;
-    while (place > 0 && q[actions[place - 1]] < q[a]) --place;
-    if (place == limit) continue;
-    found = found + 1 < limit ? found + 1 : limit;
-    for (std::int64_t i = found - 1; i > place; --i) actions[i] = actions[i - 1];
-    actions[place] = static_cast<std::int32_t>(a);
+  constexpr std::int64_t kNone = std::numeric_limits<std::int64_t>::min();
+  std::int64_t last = std::numeric_limits<std::int64_t>::max();
+  for (std::int64_t found = 0; found < limit; ++found) {
+    std::int64_t best = kNone;
+    for (std::int64_t a = 0; a < num_actions; ++a) {
+      const std::int64_t order = order_of(q[a], a);
+      const auto open = -static_cast<std::int64_t>((legal[a] != 0) & (order < last));  // all bits or none
+      const std::int64_t offered = (order & open) | (kNone & ~open);
+      best = best < offered ? offered : best;
+    }
+    if (best == kNone) return found;
+    actions[found] = static_cast<std::int32_t>(-best & 0xFFFFFFFF);
+    last = best;
   }
-  return found;
+  return limit;
 }
 
 struct ResetBeam {

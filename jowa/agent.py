@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -72,14 +73,16 @@ class Agent:
         self.draft_head = None if draft_head is None else draft_head.eval().requires_grad_(False)
         self._player: Player | None = None
         self._engine: Engine | None = None
+        self._making = Lock()
 
     @property
     def engine(self) -> Engine:
         """What rolls the model forward, shared by this agent's players; it took the weights when it was first asked
         for."""
-        if self._engine is None:
-            self._engine = make_engine(self.model, self.autocast)
-        return self._engine
+        with self._making:  # players may be made in several threads, and an engine may hold a copy of the weights
+            if self._engine is None:
+                self._engine = make_engine(self.model, self.autocast)
+            return self._engine
 
     def planner(self, config: PlannerConfig) -> Planner:
         """Somebody who chooses actions as ``config`` says."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +230,21 @@ def test_no_pixel_is_decoded_to_decide(agent: Agent, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(agent.tokenizer.decoder, "forward", refuse)
     plan = agent.player(["Pong"], PlannerConfig("beam", 2, 2), 2).decide([0], frames(1), keep_frames=True)
     assert plan.frames.shape == (len(plan.nodes["root"]), 36) and 2 in plan.nodes["depth"]
+
+
+def test_players_made_in_two_threads_share_one_engine(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is still being made when the second is asked for."""
+    made: list[object] = []
+
+    def slowly(model: object, autocast: object) -> object:
+        time.sleep(0.1)
+        made.append(object())
+        return made[-1]
+
+    monkeypatch.setattr("jowa.agent.make_engine", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        engines = list(pool.map(lambda _: agent.engine, range(2)))
+    assert len(made) == 1 and engines == made * 2
 
 
 def test_the_simple_face_is_the_player(agent: Agent) -> None:

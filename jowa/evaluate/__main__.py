@@ -49,7 +49,7 @@ class EvaluateConfig:
     uncertainty: float | None = None
     """Value actions and states by the ensemble's mean minus so many of its standard deviations; default: the agent's
     own, usually 0."""
-    gumbel: bool | None = None
+    gumbel: tyro.conf.FlagCreatePairsOff[bool] = False
     """MCTS: choose at the root by Gumbel noise and sequential halving; default: the agent's own, usually PUCT."""
     root_noise: float | None = None
     """MCTS: share of Dirichlet noise in the root's priors; default: the agent's own, usually 0."""
@@ -116,8 +116,8 @@ def evaluate(config: EvaluateConfig) -> None:
 def planning_of(config: EvaluateConfig, agent: Agent, game: str) -> Planning:
     """How to play ``game``: what the call asks for, failing that the paper's settings or the agent's own."""
     named = config.planner or agent.planning.planner.name
-    options = ("width", "horizon", "simulations", "milliseconds", "uncertainty", "gumbel", "root_noise")
-    chosen: dict[str, Any] = {name: getattr(config, name) for name in options}
+    options = ("width", "horizon", "simulations", "milliseconds", "uncertainty", "root_noise")
+    chosen: dict[str, Any] = {name: getattr(config, name) for name in options} | {"gumbel": config.gumbel or None}
     context = config.context
     paper = get_game(game).published_planning
     size = next((name for name, preset in PRESETS.items() if preset.model == agent.model.config), None)

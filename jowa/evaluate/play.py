@@ -62,6 +62,8 @@ class Decider:
     """(slots (n,), their frames uint8 (n, 84, 84)) to actions int64 (n,)."""
     took: Callable[[list[int], NDArray[np.int64]], None] = lambda slots, actions: None
     """Told the slots and the actions int64 (n,) that were really taken; a player with a memory needs them."""
+    earned: Callable[[list[int], NDArray[np.float64]], None] = lambda slots, rewards: None
+    """Told the slots and the raw rewards float64 (n,) of their last actions; who studies a player needs them."""
 
 
 MakePlayer = Callable[[Sequence[tuple[str, int]]], Decider]
@@ -167,6 +169,7 @@ def _play_wave(
             actions = np.zeros(len(jobs), dtype=np.int64)
             actions[active] = chosen
             frames, rewards, done = worlds.step(actions)
+            decider.earned(active.tolist(), rewards[active])
             scores += rewards
             lengths[active] += 1
             count(int(done.sum()), len(active))

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jowa.model import WorldActionModel
-from jowa.planner.device_beam import OnDevice, Searched
+from jowa.planner.captured import may_stay_on_device
+from jowa.planner.device_beam import BeamOnDevice, Searched
 from jowa.planner.drafts import DraftHead
 from jowa.planner.engine import Engine, Level
 from jowa.planner.imagination import Context
@@ -40,7 +41,7 @@ class BeamPlanner:
     ) -> None:
         self.config = config
         self.rollout = Rollout(model, config, autocast, engine, draft_head)
-        self._on_device = OnDevice(self.rollout, config) if OnDevice.possible(self.rollout) else None
+        self._on_device = BeamOnDevice(self.rollout, config) if may_stay_on_device(self.rollout) else None
 
     @torch.inference_mode()
     def plan(

@@ -1,32 +1,28 @@
 """A whole beam-search decision on one device: encoded, expanded, imagined and decided without waiting for it.
 
-On a GPU it is captured once as a CUDA graph for each shape and then launched; the host reads the answer alone.
-Letters: R roots, K beam width, C child slots of a level, n steps of context.
+On a GPU it is one CUDA graph (:mod:`jowa.planner.captured`); the host reads the answer alone.
+Letters: R roots, K beam width, C child slots of a level.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jowa.config import TOKENS_PER_FRAME, TOKENS_PER_STEP
+from jowa.config import TOKENS_PER_STEP
 from jowa.planner.beam_tree import Beam
+from jowa.planner.captured import Captured, Shapes, passes_to_try
 from jowa.planner.device_trees import DeviceBeamTree
 from jowa.planner.engine import Imagined, Level
 from jowa.planner.imagination import Context
 from jowa.planner.plan import PlannerConfig
 from jowa.planner.rollout import Rollout
-from jowa.planner.torch_engine import TorchEngine
-from jowa.planner.tree_state import Arrays, Int, native
-
-GUESSED_PASSES = 10
-"""Passes a level that are captured when frames are guessed; where they do not suffice, all 37 are taken."""
-GRAPHS = 4
-"""Captured decisions that are kept."""
+from jowa.planner.tree_state import Arrays, Int
 
 
 @dataclass(frozen=True)
@@ -82,55 +78,15 @@ class DeviceBeam:
         device, count = rollout.device, len(widths)
         self.tree = DeviceBeamTree(widths, horizons, rollout.num_actions, config.gamma, config.respect_ends, device)
         rollout.reserve(count, count * self.tree.pages_per_root)
-        self._context = Context(
-            torch.zeros(count, steps, TOKENS_PER_FRAME, dtype=torch.int64, device=device),
-            torch.zeros(count, steps, dtype=torch.int64, device=device),
-            torch.ones(count, dtype=torch.int64, device=device),
-            torch.zeros(count, dtype=torch.int64, device=device),
-            torch.ones(count, rollout.num_actions, dtype=torch.bool, device=device),
-        )
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._captured = -1
-        self._decision: Decision | None = None
+        self._captured = Captured(rollout, count, steps, self._decide)
 
     def decide(self, context: Context) -> Decision:
         """Decide for ``context``, of as many roots and at most as many steps as this was made for."""
-        own, seen = self._context, context.tokens.shape[1]
-        own.tokens[:, :seen].copy_(context.tokens)
-        own.actions[:, :seen].copy_(context.actions)
-        own.lengths.copy_(context.lengths)
-        own.tasks.copy_(context.tasks)
-        own.legal.copy_(context.legal)
-        if self.rollout.device.type != "cuda":
-            return self._decide()
-        grown = self._grown()
-        if self._graph is None or self._captured != grown:
-            self._capture()
-            self._captured = grown
-        assert self._graph is not None and self._decision is not None
-        self._graph.replay()
-        self.rollout.engine.encoded += 1  # a replay is not seen by the engine
-        return self._decision
+        return self._captured(context)
 
-    def _grown(self) -> int:
-        assert isinstance(self.rollout.engine, TorchEngine)
-        return self.rollout.engine.grown
-
-    def _capture(self) -> None:
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                self._decide()
-        torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._decision = self._decide()
-
-    @torch.inference_mode()
-    def _decide(self) -> Decision:
+    def _decide(self, context: Context) -> Decision:
         """Static shapes and no look at the numbers, so that it can be captured."""
-        tree, context, rollout = self.tree, self._context, self.rollout
+        tree, rollout = self.tree, self.rollout
         tree.reset()
         values = rollout.encode(context)
         q = (values.q - self.caution[:, None] * values.spread)[:, None]
@@ -145,7 +101,7 @@ class DeviceBeam:
             parents = torch.take_along_dim(tokens, expansion.parents[..., None], 1)
             found, finished = rollout.imagine_on_device(level, parents, context.tasks, self.passes)
             complete = complete & finished
-            q_found, best = self._value(found)
+            q_found, best = self._value(found, context.legal)
             levels.append((expansion.valid.clone(), found.tokens))
             kept = tree.keep(found.rewards, found.ends, best)
             slots = torch.where(kept.carried | ~kept.valid, 0, kept.slots)[..., None]
@@ -153,35 +109,28 @@ class DeviceBeam:
         actions, scores = tree.best()
         return Decision(actions, scores, values.q, values.spread, complete, levels)
 
-    def _value(self, found: Imagined) -> tuple[Tensor, Tensor]:
+    def _value(self, found: Imagined, legal: Tensor) -> tuple[Tensor, Tensor]:
         """Cautious Q (R, C, 18) of imagined states, and the best of the legal actions (R, C)."""
         q = found.q - self.caution[:, None, None] * found.spread
-        return q, q.masked_fill(~self._context.legal[:, None], -torch.inf).amax(-1)
+        return q, q.masked_fill(~legal[:, None], -torch.inf).amax(-1)
 
 
-class OnDevice:
-    """Decisions without the host, for shapes that come more than once: a graph is dear to capture, cheap to launch."""
+class BeamOnDevice:
+    """Decisions without the host, for shapes that come more than once."""
 
     def __init__(self, rollout: Rollout, config: PlannerConfig) -> None:
         self.rollout, self.config = rollout, config
-        self._last: tuple[object, ...] | None = None
-        self._beams: dict[tuple[object, ...], DeviceBeam] = {}
-
-    @staticmethod
-    def possible(rollout: Rollout) -> bool:
-        """Whether engine, device and build allow it."""
-        built = native is not None and native.cuda_available_in_build
-        return rollout.device.type == "cuda" and built and isinstance(rollout.engine, TorchEngine)
+        self.beams: Shapes[DeviceBeam] = Shapes()
 
     def search(self, context: Context, widths: Int, horizons: Int, caution: Tensor) -> Searched | None:
         """The whole search; None for a shape that was not asked for just before."""
         shape = (*widths.tolist(), *horizons.tolist(), *caution.tolist(), len(widths))
-        before, self._last = self._last, shape
-        if before != shape:
+        if not self.beams.again(shape):
             return None
-        tries = (GUESSED_PASSES, TOKENS_PER_STEP) if self.rollout.guesses else (TOKENS_PER_STEP,)
-        for passes in tries:
-            beam = self._beam((*shape, passes), widths, horizons, caution, passes)
+        longest = max(1, self.rollout.context_steps - int(horizons.min(initial=0)))
+        for passes in passes_to_try(self.rollout):
+            make = partial(DeviceBeam, self.rollout, self.config, widths, horizons, caution.clone(), longest, passes)
+            beam = self.beams.get((*shape, passes), make)
             decision = beam.decide(context)
             if bool(decision.complete):
                 break
@@ -191,13 +140,3 @@ class OnDevice:
             beam.tree.failed.cpu().numpy().astype(np.int64),
             [(valid.cpu().numpy(), tokens.cpu().numpy().astype(np.uint16)) for valid, tokens in decision.levels],
         )  # fmt: skip
-
-    def _beam(self, key: tuple[object, ...], widths: Int, horizons: Int, caution: Tensor, passes: int) -> DeviceBeam:
-        if key not in self._beams:
-            while len(self._beams) >= GRAPHS:
-                del self._beams[next(iter(self._beams))]
-            longest = max(1, self.rollout.context_steps - int(horizons.min(initial=0)))
-            self._beams[key] = DeviceBeam(
-                self.rollout, self.config, widths, horizons, caution.clone(), longest, passes
-            )  # fmt: skip
-        return self._beams[key]

@@ -55,7 +55,10 @@ class Roots:
 
 @dataclass(frozen=True)
 class Rows:
-    """One level of imagined states, R roots by M rows; idle rows hold arbitrary finite values."""
+    """One level of imagined states, R roots by M rows; idle rows hold arbitrary values.
+
+    Where a head answered NaN or infinity, reward and Q are NaN.
+    """
 
     tokens: Tensor
     """int64 (R, M, 36): the imagined frame."""
@@ -124,19 +127,23 @@ class Imagination:
         positions = first.repeat_interleave(rows)[:, None]
         with self._precision(actions.device):
             hidden = self._feed(self.model.embed_actions(actions.reshape(-1, 1), positions, tasks), pages)
-            rewards = self.model.reward_head(hidden).argmax(-1).float() - 1
-            ends = self.model.end_head(hidden).argmax(-1) == 1
+            reward_logits, end_logits = self.model.reward_head(hidden), self.model.end_head(hidden)
+            sound = reward_logits.isfinite().all(-1) & end_logits.isfinite().all(-1)
+            rewards, ends = reward_logits.argmax(-1).float() - 1, end_logits.argmax(-1) == 1
             tokens = []
             for _ in range(TOKENS_PER_FRAME):
-                tokens.append(self.model.frame_head(hidden).argmax(-1, keepdim=True))
+                logits = self.model.frame_head(hidden)
+                sound &= logits.isfinite().all(-1)
+                tokens.append(logits.argmax(-1, keepdim=True))
                 positions = positions + 1
                 hidden = self._feed(self.model.embed_frames(tokens[-1], positions, tasks), pages)
             q_values = self.model.q_values(hidden)
         return Rows(
             torch.cat(tokens, 1).view(count, rows, TOKENS_PER_FRAME),
-            rewards.view(count, rows),
+            # The most likely class would hide that another's logit was NaN.
+            rewards.masked_fill(~sound, torch.nan).view(count, rows),
             ends.view(count, rows),
-            q_values.view(count, rows, -1),
+            q_values.masked_fill(~sound[:, None], torch.nan).view(count, rows, -1),
             pages.keys,
             pages.values,
         )

@@ -17,12 +17,14 @@ from torch import Tensor
 from jowa.config import TOKENS_PER_FRAME
 from jowa.errors import UsageError
 from jowa.model import WorldActionModel
+from jowa.planner.captured import may_stay_on_device
+from jowa.planner.device_mcts import MCTSOnDevice, Trees, settings_of
 from jowa.planner.drafts import DraftHead
 from jowa.planner.engine import Engine, Level
 from jowa.planner.imagination import Context
 from jowa.planner.plan import Plan, PlannerConfig, PlanningError, check_configs
 from jowa.planner.rollout import Rollout
-from jowa.planner.tree import MCTSSettings, Selection, describe_fault, make_mcts_tree
+from jowa.planner.tree import Selection, describe_fault, make_mcts_tree
 
 _FIELDS = ("tokens", "actions", "lengths", "tasks", "legal")
 
@@ -55,15 +57,19 @@ class _Search:
     """The trees of S slots, with what was imagined at each node; the root is node 0."""
 
     def __init__(self, slots: int, capacity: int, config: PlannerConfig, actions: int, device: torch.device) -> None:
-        settings = MCTSSettings(
-            config.gamma, config.temperature, respect_ends=config.respect_ends, gumbel=config.gumbel
-        )
-        self.tree = make_mcts_tree(slots, capacity, actions, settings)
+        self.tree = make_mcts_tree(slots, capacity, actions, settings_of(config))
         self.slots, self.capacity = slots, capacity
         self.tokens = torch.zeros(slots, capacity + 1, TOKENS_PER_FRAME, dtype=torch.int64, device=device)
         self.q = torch.zeros(slots, capacity + 1, actions, device=device)
         self.spread = torch.zeros_like(self.q)
         self.known: dict[int, _Known] = {}
+
+    def trees(self) -> Trees:
+        """What was found so far."""
+        actions, scores = self.tree.best()
+        return Trees(
+            actions, scores, self.tree.failed, self.tree.nodes(), self.tokens, self.q[:, 0], self.spread[:, 0]
+        )  # fmt: skip
 
     def advance(self, nows: Mapping[int, _Known], gumbel: NDArray[np.float32]) -> set[int]:
         """Move the root of each slot to the child that was imagined as what then happened; the slots that have one.
@@ -116,6 +122,8 @@ class MCTSPlanner:
         self._search: _Search | None = None
         self._encoded = -1
         self._decisions: dict[int, int] = {}
+        self._lengths: dict[int, int] = {}
+        self._on_device = MCTSOnDevice(self.rollout) if may_stay_on_device(self.rollout) else None
 
     @torch.inference_mode()
     def plan(
@@ -131,19 +139,55 @@ class MCTSPlanner:
         configs = [self.config] * count if configs is None else list(configs)
         check_configs(configs, self.config, context, self.rollout.context_steps)
         who = list(range(count)) if slots is None else list(slots)
+        stays = self._stays(context, configs, slots)
         with self.rollout.working():
-            search = self._prepare(configs, who, fresh=slots is None)
-            try:
-                self._begin(search, context, configs, who)
-                self._simulate(search, context, configs, who, start)
-            except BaseException:
-                self._search = None  # its trees are in the midst of a round
-                raise
-            self._encoded = self.rollout.engine.encoded
-        plan = _plan_of(search, context, who, keep_frames)
+            noise = self._gumbel(configs, who)
+            trees = self._on_device.search(context, configs, noise) if self._on_device and stays else None
+            rows = list(range(count)) if trees else who
+            if trees is None:
+                trees = self._on_host(context, configs, who, slots is None, noise, start)
+        plan = _plan_of(trees, context, rows, keep_frames)
         if plan.failed:
             raise PlanningError(plan)
         return plan
+
+    def _stays(self, context: Context, configs: Sequence[PlannerConfig], slots: Sequence[int] | None) -> bool:
+        """Whether neither this decision nor the next wants anything of the host's trees.
+
+        A tree may be used again where the context has grown, which it did not where it is as long as before.
+        """
+        if self._on_device is None:
+            return False
+        host = self.config.milliseconds is not None or any(config.root_noise for config in configs)
+        if slots is None or not any(config.reuse for config in configs):
+            return not host
+        now = dict(zip(slots, context.lengths.tolist(), strict=True))
+        same = all(self._lengths.get(slot) == length for slot, length in now.items())
+        self._lengths.update(now)
+        return same and not host
+
+    def _on_host(
+        self, context: Context, configs: Sequence[PlannerConfig], who: Sequence[int], strangers: bool,
+        noise: NDArray[np.float32], start: float,
+    ) -> Trees:  # fmt: skip
+        """The trees on the host, which looks at every round's results; ``noise`` as of :meth:`_gumbel`."""
+        search = self._prepare(configs, who, fresh=strangers)
+        try:
+            self._begin(search, context, configs, who, noise)
+            self._simulate(search, context, configs, who, start)
+        except BaseException:
+            self._search = None  # its trees are in the midst of a round
+            raise
+        self._encoded = self.rollout.engine.encoded
+        return search.trees()
+
+    def _gumbel(self, configs: Sequence[PlannerConfig], who: Sequence[int]) -> NDArray[np.float32]:
+        """(R, A): noise for the roots that ask for it, else 0."""
+        noise = np.zeros((len(who), self.rollout.num_actions), dtype=np.float32)
+        for row, (slot, config) in enumerate(zip(who, configs, strict=True)):
+            if config.gumbel:
+                noise[row] = self._generator(config, slot).gumbel(size=self.rollout.num_actions)
+        return noise
 
     def _prepare(self, configs: Sequence[PlannerConfig], who: Sequence[int], fresh: bool) -> _Search:
         """Trees for these slots; the ones there are, unless they are too small or somebody else used the engine."""
@@ -168,10 +212,14 @@ class MCTSPlanner:
         self._search = search
         return search
 
-    def _begin(self, search: _Search, context: Context, configs: Sequence[PlannerConfig], who: Sequence[int]) -> None:
+    def _begin(
+        self, search: _Search, context: Context, configs: Sequence[PlannerConfig], who: Sequence[int],
+        drawn: NDArray[np.float32],
+    ) -> None:  # fmt: skip
         """Bring each root's tree to the present: the subtree of what came true, or the root alone."""
         host = Context(*(getattr(context, name).cpu() for name in _FIELDS))
         noise = np.zeros((search.slots, self.rollout.num_actions), dtype=np.float32)
+        noise[list(who)] = drawn
         nows, again = {}, {}
         for row, (slot, config) in enumerate(zip(who, configs, strict=True)):
             length = int(host.lengths[row])
@@ -182,8 +230,6 @@ class MCTSPlanner:
             known = search.known.get(slot)
             if known is not None and config.reuse and not config.root_noise and known.grown(now):
                 again[slot] = now
-            if config.gumbel:
-                noise[slot] = self._generator(config, slot).gumbel(size=self.rollout.num_actions)
         moved = search.advance(again, noise) if again else set()
         fresh = [row for row, slot in enumerate(who) if slot not in moved]
         search.known.update(nows)
@@ -286,13 +332,11 @@ class MCTSPlanner:
         search.tree.backup(found.rewards.cpu().numpy(), found.ends.cpu().numpy(), cautious.cpu().numpy())
 
 
-def _plan_of(search: _Search, context: Context, who: Sequence[int], keep_frames: bool) -> Plan:
-    """What the trees of the slots ``who`` decided, row by row."""
-    tree = search.tree
-    actions, scores = tree.best()
-    failed = {row: describe_fault(int(tree.failed[slot])) for row, slot in enumerate(who) if tree.failed[slot]}
-    every = tree.nodes()
-    row_of = np.full(search.slots, -1)
+def _plan_of(trees: Trees, context: Context, who: Sequence[int], keep_frames: bool) -> Plan:
+    """What the trees ``who`` decided, row by row."""
+    failed = {row: describe_fault(int(trees.failed[slot])) for row, slot in enumerate(who) if trees.failed[slot]}
+    every = trees.nodes
+    row_of = np.full(len(trees.failed), -1)
     row_of[list(who)] = np.arange(len(who))
     asked = row_of[every["root"]] >= 0
     order = np.flatnonzero(asked)[np.argsort(row_of[every["root"][asked]], kind="stable")]
@@ -304,13 +348,13 @@ def _plan_of(search: _Search, context: Context, who: Sequence[int], keep_frames:
     frames = None
     if keep_frames:
         at = torch.from_numpy(nodes["node"])
-        frames = search.tokens[torch.from_numpy(slots), at].cpu().numpy().astype(np.uint16)
+        frames = trees.tokens[torch.from_numpy(slots), at].cpu().numpy().astype(np.uint16)
     legal = context.legal.cpu().numpy()
-    q, spread = (stored[list(who), 0].cpu().numpy() for stored in (search.q, search.spread))
-    chosen = np.array([-1 if row in failed else actions[slot] for row, slot in enumerate(who)], dtype=np.int64)
+    q, spread = (stored[list(who)].cpu().numpy() for stored in (trees.q, trees.spread))
+    chosen = np.array([-1 if row in failed else trees.actions[slot] for row, slot in enumerate(who)], dtype=np.int64)
     return Plan(
-        chosen, scores[list(who)], np.where(legal, q, -np.inf).astype(np.float32), spread, *_candidates(nodes, chosen),
-        nodes, frames, failed,
+        chosen, trees.scores[list(who)], np.where(legal, q, -np.inf).astype(np.float32), spread,
+        *_candidates(nodes, chosen), nodes, frames, failed,
     )  # fmt: skip
 
 

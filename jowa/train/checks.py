@@ -18,6 +18,7 @@ LEAST = {
     "optimizer.warmup_steps": 0, "optimizer.final_fraction": 0, "model.layers": 1, "model.heads": 1,
     "model.width": 1, "model.vocab_size": 2, "evaluation.episodes": 0, "evaluation.width": 1,
     "draft.moments": 1, "draft.steps": 0, "parallel.microbatches": 1, "health.bad_steps": 1,
+    "health.evaluate_every": 0, "health.evaluate_episodes": 1, "health.evaluate_steps": 1, "health.picture_every": 0,
     "evaluation.horizon": 0, "evaluation.context": 1, "evaluation.max_steps": 1, "model.num_tasks": 60,
     "model.num_actions": 18, "model.num_atoms": 1, "model.context_steps": 2, "model.q_width": 1, "model.q_ensemble": 1,
     "model.dropout": 0, "model.q_dropout": 0, "objective.gamma": 0, "objective.cql_weight": 0,

@@ -127,6 +127,16 @@ class HealthConfig:
 
     bad_steps: int = 10
     """Steps in a row with a loss or gradient that is not finite after which the run stops; each of them is skipped."""
+    evaluate_every: int = 0
+    """Steps of stage 2 between looks at the agent in the real games, without and with planning; 0: none."""
+    evaluate_episodes: int = 2
+    """Episodes a game at each look."""
+    evaluate_steps: int = 2_000
+    """Agent steps after which such an episode is cut off."""
+    picture_every: int = 0
+    """Steps between pictures of real, reconstructed and imagined frames among the curves; 0: none."""
+    wandb: str = ""
+    """Weights & Biases project to log to beside TensorBoard (needs the wandb package); empty: none."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jowa.agent import Agent, Planning
 from jowa.devices import choose_precision
 from jowa.errors import CheckpointError
 from jowa.model import WorldActionModel
 from jowa.model.objective import Objective, target_counts
+from jowa.planner import PlannerConfig
 from jowa.tokenizer import LPIPS, Tokenizer
 from jowa.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from jowa.train.config import TrainConfig
@@ -21,7 +23,7 @@ from jowa.train.distributed import Place
 from jowa.train.feed import Feed
 from jowa.train.imagined import Imaginer
 from jowa.train.optim import set_learning_rate, tokenizer_optimizer, world_optimizer
-from jowa.train.start import take_weights
+from jowa.train.start import known_tasks, take_weights
 from jowa.train.step import Part
 from jowa.train.watch import BAD_BATCH, Readings, bad_part, bad_steps_error, save_bad_batch
 from jowa.types import Batch
@@ -34,6 +36,8 @@ REVIVE_BATCHES = 8
 
 Report = Callable[[int, dict[str, float]], None]
 """Called after a step with its number and its metrics (empty between log intervals)."""
+Observe = Callable[[int, Agent], None]
+"""Called with a step and an agent with its weights, after each step with :func:`observations`."""
 
 
 class Trainer:
@@ -66,8 +70,8 @@ class Trainer:
         """1 while the tokenizer trains, then 2."""
         return 1 if self.step < self.config.stage1.steps else 2
 
-    def run(self, feed: Feed, report: Report) -> None:
-        """Train from the current step to the end, with checkpoints."""
+    def run(self, feed: Feed, report: Report, observe: Observe | None = None) -> None:
+        """Train from the current step to the end, with checkpoints; the main process observes."""
         if (self.stage == 2 or self.config.tokenizer_from is not None) and self.step < self.total:
             self._encode(feed)
         while self.step < self.total:
@@ -80,6 +84,23 @@ class Trainer:
                     self._encode(feed)
             if self.step % self.config.checkpoint_every == 0 or self.step == self.total:
                 self.save()
+            if observations(self.config, self.step):
+                agent = self.agent()
+                if self.place.is_main and observe is not None:
+                    observe(self.step, agent)
+                self.place.barrier()
+
+    def agent(self) -> Agent:
+        """An agent with copies of the present weights, without a draft head; all processes must ask for it."""
+        tokenizer, model = Tokenizer(self.config.tokenizer), WorldActionModel(self.config.model)
+        tokenizer.load_state_dict(self.tokenizer.state_dict())
+        model.load_state_dict(self.model.state_dict())
+        device, settings = self.place.device, self.config.evaluation
+        planner = PlannerConfig(settings.planner, settings.width, settings.horizon, self.config.objective.gamma)
+        precision = choose_precision(self.config.precision, device)
+        tasks = known_tasks(self.config)
+        planning = Planning(planner, settings.context)
+        return Agent(tokenizer.to(device), model.to(device), tasks, precision, planning)
 
     def _read_back(self, metrics: dict[str, Tensor], feed: Feed, report: Report) -> None:
         """Report the step, and those metrics of it and of earlier ones that have arrived from the device."""
@@ -308,6 +329,16 @@ class Trainer:
 def sum_of(losses: dict[str, Tensor]) -> Tensor:
     """The total of named scalar losses."""
     return torch.stack(list(losses.values())).sum()
+
+
+def observations(config: TrainConfig, step: int) -> set[str]:
+    """What is looked at after ``step`` steps: ``play``, ``picture``, both or nothing."""
+    health, in_stage_two = config.health, step - config.stage1.steps
+    due = {
+        "play": health.evaluate_every and in_stage_two > 0 and in_stage_two % health.evaluate_every == 0,
+        "picture": health.picture_every and step % health.picture_every == 0,
+    }
+    return {name for name, is_due in due.items() if is_due}
 
 
 def add_to(total: dict[str, Tensor], losses: dict[str, Tensor]) -> None:

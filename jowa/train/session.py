@@ -8,27 +8,26 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from rich.console import Console
-from torch.utils.tensorboard import SummaryWriter
 
-from jowa.agent import Agent, Planning
+from jowa.agent import Agent
 from jowa.data.record import RecordConfig, record
 from jowa.data.remote import remote_address
 from jowa.data.store import EpisodeStore
-from jowa.devices import choose_precision
 from jowa.draft import Moments, Pairs, imagine_pairs, train_head
 from jowa.errors import CheckpointError, DataError, UsageError
 from jowa.files import atomic_write_text
 from jowa.pictures import rollout_picture, save_picture
-from jowa.planner import PlannerConfig
 from jowa.progress import steps_progress
 from jowa.train.config import TrainConfig
 from jowa.train.distributed import Place
 from jowa.train.feed import Feed
 from jowa.train.folder import AGENT, METRICS, PICTURE, RESULTS, read_results, write_settings
-from jowa.train.loop import Trainer
+from jowa.train.loggers import Loggers
+from jowa.train.loop import Trainer, observations
+from jowa.train.monitor import look
 from jowa.train.scoring import demo_table, score
-from jowa.train.start import known_tasks
 
 PICTURE_STEPS = 5
 
@@ -73,14 +72,7 @@ def train(config: TrainConfig, place: Place) -> Agent:
     finished_before = trainer.step == trainer.total
     if not finished_before:
         _run(config, place, trainer)
-    planning = Planning(
-        PlannerConfig(
-            config.evaluation.planner, config.evaluation.width, config.evaluation.horizon, config.objective.gamma
-        ),
-        config.evaluation.context,
-    )
-    precision = choose_precision(config.precision, place.device)
-    agent = Agent(trainer.tokenizer, trainer.model, known_tasks(config), precision, planning)
+    agent = trainer.agent()
     if place.is_main:
         folder = config.out / AGENT
         if finished_before and config.draft.steps and (folder / "draft.safetensors").exists():
@@ -155,7 +147,7 @@ def _run_with(config: TrainConfig, place: Place, trainer: Trainer, feed: Feed) -
         return
     started, first = time.monotonic(), trainer.step
     with (
-        SummaryWriter(str(config.out / METRICS), purge_step=trainer.step + 1) as board,
+        Loggers(config, config.out / METRICS, trainer.step) as loggers,
         steps_progress("training", trainer.total, "steps", trainer.step) as advance,
     ):
 
@@ -163,15 +155,30 @@ def _run_with(config: TrainConfig, place: Place, trainer: Trainer, feed: Feed) -
             stage = 1 if step <= config.stage1.steps else 2
             note = f"stage {stage}  " + "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
             advance(step, note if metrics else None)
-            for name, value in metrics.items():
-                board.add_scalar(f"stage{stage}/{name}", value, step)
             if metrics:
-                board.add_scalar("speed/steps_per_second", (step - first) / (time.monotonic() - started), step)
+                speed = {"speed/steps_per_second": (step - first) / (time.monotonic() - started)}
+                loggers.scalars(step, {f"stage{stage}/{name}": value for name, value in metrics.items()} | speed)
 
-        trainer.run(feed, report)
+        def observe(step: int, agent: Agent) -> None:
+            due = observations(config, step)
+            if "picture" in due:
+                loggers.picture(step, "imagined beside real", draw_picture(config, agent))
+            if "play" in due:
+                found = look(config, agent, seed=config.seed)
+                loggers.scalars(step, {f"play/{name}": value for name, value in found.metrics.items()})
+                print(f"step {step}: {found.describe()}", flush=True)
+
+        trainer.run(feed, report, observe)
 
 
 def write_picture(config: TrainConfig, agent: Agent) -> Path:
+    """Keep :func:`draw_picture` beside the agent."""
+    path = config.out / PICTURE
+    save_picture(path, draw_picture(config, agent))
+    return path
+
+
+def draw_picture(config: TrainConfig, agent: Agent) -> Image.Image:
     """Real and imagined frames of one recorded episode a game, side by side."""
     store = EpisodeStore.open(config.data.path)
     # Positions behind the longest training segment were never trained: what is imagined there is noise.
@@ -183,6 +190,4 @@ def write_picture(config: TrainConfig, agent: Agent) -> Path:
         start = min(max(infos[best].length // 3, context - 1), infos[best].length - PICTURE_STEPS - 1)
         if start >= context - 1:
             chosen.append((store.read_episode(game, best), start))
-    path = config.out / PICTURE
-    save_picture(path, rollout_picture(agent, chosen, context, PICTURE_STEPS))
-    return path
+    return rollout_picture(agent, chosen, context, PICTURE_STEPS)

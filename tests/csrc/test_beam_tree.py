@@ -226,6 +226,18 @@ def test_a_search_can_be_asked_at_any_time(kind):
 
 
 @both
+def test_the_best_actions_are_those_of_greatest_q_with_ties_to_the_lowest(kind):
+    """Zeros of both signs tie, infinities are numbers, and what is illegal may be NaN."""
+    inf, nan = np.inf, np.nan
+    q = np.array([[-0.0, 0.0, -inf, nan, 1e-45, -1e-45], [-inf, inf, inf, -inf, nan, 3e38], [-2, -1, -3, -1, nan, -2]])
+    legal = ~np.isnan(q)
+    tree = kind(np.full(3, 6), np.ones(3, np.int64), 6)
+    found = tree.expand(q.astype(np.float32)[:, None], legal)
+    ranked = [row[valid].tolist() for row, valid in zip(found.actions, found.valid, strict=True)]
+    assert ranked == [[4, 0, 1, 5, 2], [1, 2, 5, 0, 3], [1, 3, 0, 5, 2]]
+
+
+@both
 def test_horizon_0_decides_in_one_expand(kind):
     tree = kind(sizes(2, 1), sizes(0, 0), 2, 0.9, True)
     assert tree.pages_per_root == 0 and not tree.finished()

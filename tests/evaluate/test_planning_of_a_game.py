@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,14 +11,18 @@ import pytest
 from jowa.agent import Planning
 from jowa.config import PRESETS
 from jowa.evaluate.__main__ import EvaluateConfig, planning_of
+from jowa.options import parse_options
 from jowa.planner import PlannerConfig
 
 OWN = Planning(PlannerConfig("none", 3, 1), context=5)
 
 
+def agent_of(preset: str, planning: Planning = OWN) -> Any:
+    return SimpleNamespace(model=SimpleNamespace(config=PRESETS[preset].model), planning=planning)
+
+
 def planned(preset: str, game: str, **options: Any) -> tuple[str, int, int, int]:
-    agent: Any = SimpleNamespace(model=SimpleNamespace(config=PRESETS[preset].model), planning=OWN)
-    planning = planning_of(EvaluateConfig(agent="unused", **options), agent, game)  # type: ignore[arg-type]
+    planning = planning_of(EvaluateConfig(agent=Path("unused"), **options), agent_of(preset), game)
     return planning.planner.name, planning.planner.width, planning.planner.horizon, planning.context
 
 
@@ -35,3 +40,12 @@ def test_otherwise_the_agents_own() -> None:
     assert planned("150M", "Centipede") == ("none", 3, 1, 5)
     assert planned("150M", "Pong", protocol="published") == ("none", 3, 1, 5), "the paper has no settings for it"
     assert planned("tiny", "Centipede", protocol="published") == ("none", 3, 1, 5)
+
+
+def test_gumbel_is_a_plain_flag() -> None:
+    """It turns on what the agent does not do by itself, and leaves alone one that does."""
+    for given, gumbel in (([], False), (["--gumbel"], True)):
+        config = parse_options(EvaluateConfig, "evaluate", args=["unused", "--planner", "mcts", *given])
+        assert planning_of(config, agent_of("tiny"), "Pong").planner.gumbel == gumbel
+    own = PlannerConfig("mcts", gumbel=True)
+    assert planning_of(EvaluateConfig(Path("unused")), agent_of("tiny", Planning(own)), "Pong").planner == own

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+import planner_cases
 import torch
+from planner_cases import SMALL
 
 from jowa.config import PRESETS, ModelConfig
 from jowa.model import WorldActionModel
@@ -12,7 +14,6 @@ from jowa.planner import Context
 from jowa.planner.engine import Imagined, Level
 from jowa.planner.native_engine import NativeEngine
 
-SMALL = ModelConfig(layers=2, heads=2, width=16, q_width=12, q_ensemble=2, vocab_size=20, context_steps=5, num_tasks=4)
 CONFIGS = {
     "heads of 8": SMALL,
     "tiny": dataclasses.replace(PRESETS["tiny"].model, context_steps=5, num_tasks=4, q_init=None),
@@ -43,15 +44,7 @@ def build(config: ModelConfig) -> WorldActionModel:
 
 
 def draw_context(model: WorldActionModel, lengths: list[int], seed: int = 0) -> Context:
-    generator = torch.Generator().manual_seed(seed)
-    count, longest = len(lengths), max(lengths)
-    return Context(
-        torch.randint(model.config.vocab_size, (count, longest, 36), generator=generator),
-        torch.randint(18, (count, longest), generator=generator),
-        torch.tensor(lengths),
-        torch.arange(count) % 4,
-        torch.ones(count, 18, dtype=torch.bool),
-    )
+    return planner_cases.draw_context(lengths, seed, model.config.vocab_size)
 
 
 def some_roots(context: Context, roots: list[int]) -> Context:

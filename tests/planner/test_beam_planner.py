@@ -9,54 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from planner_cases import alone
 
-from jowa.config import ModelConfig
 from jowa.errors import NumericalError, UsageError
 from jowa.model import WorldActionModel
 from jowa.model.heads import expectation, q_distribution
 from jowa.planner import BeamPlanner, Context, MCTSPlanner, PlannerConfig, PlanningError
 from jowa.planner.native_engine import native_engine_available
 
-SMALL = ModelConfig(layers=2, heads=2, width=16, q_width=12, q_ensemble=2, vocab_size=20, context_steps=5, num_tasks=4)
 GAMMA = 0.9
-
-
-@pytest.fixture(scope="module")
-def model() -> WorldActionModel:
-    torch.manual_seed(0)
-    model = WorldActionModel(SMALL)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(15)
-    return model.eval()
-
-
-@pytest.fixture(scope="module")
-def context() -> Context:
-    """Four roots of different lengths, tasks and legal actions; the last has a single one."""
-    generator = torch.Generator().manual_seed(5)
-    legal = torch.rand(4, 18, generator=generator) < 0.4
-    legal[3] = False
-    legal[:, 6] = True
-    return Context(
-        torch.randint(20, (4, 3, 36), generator=generator),
-        torch.randint(18, (4, 3), generator=generator),
-        torch.tensor([1, 3, 2, 3]),
-        torch.arange(4),
-        legal,
-    )
-
-
-def alone(context: Context, root: int) -> Context:
-    length, one = int(context.lengths[root]), slice(root, root + 1)
-    return Context(
-        context.tokens[one, :length],
-        context.actions[one, :length],
-        context.lengths[one],
-        context.tasks[one],
-        context.legal[one],
-    )
 
 
 @dataclass

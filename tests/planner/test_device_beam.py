@@ -9,7 +9,7 @@ import torch
 from jowa.config import ModelConfig
 from jowa.model import WorldActionModel
 from jowa.planner import BeamPlanner, Context, PlannerConfig
-from jowa.planner.device_beam import DeviceBeam, OnDevice
+from jowa.planner.device_beam import DeviceBeam
 from jowa.planner.rollout import Rollout
 from jowa.planner.torch_engine import TorchEngine
 from jowa.planner.tree import native_available
@@ -68,7 +68,7 @@ def test_the_planner_may_stay_on_the_device(monkeypatch: pytest.MonkeyPatch, dra
     model, context = make("cpu")
     config = PlannerConfig("beam", 3, 2, 0.9, draft=draft)  # type: ignore[arg-type]
     expected = BeamPlanner(model, config, engine=TorchEngine(model)).plan(context, keep_frames=True)
-    monkeypatch.setattr(OnDevice, "possible", lambda rollout: True)
+    monkeypatch.setattr("jowa.planner.beam.may_stay_on_device", lambda rollout: True)
     planner = BeamPlanner(model, config, engine=TorchEngine(model))
     for _ in range(3):
         plan = planner.plan(context, keep_frames=True)
@@ -78,7 +78,7 @@ def test_the_planner_may_stay_on_the_device(monkeypatch: pytest.MonkeyPatch, dra
         np.testing.assert_array_equal(plan.frames, expected.frames)
         np.testing.assert_array_equal(plan.nodes["action"], expected.nodes["action"])
     assert planner.rollout.engine.encoded > 3, "who shares the engine sees that it was used"
-    assert planner._on_device is not None and len(planner._on_device._beams) == (2 if draft == "copy" else 1)
+    assert planner._on_device is not None and len(planner._on_device.beams) == (2 if draft == "copy" else 1)
 
 
 @pytest.mark.parametrize("device", ["cpu", GPU])

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+from planner_cases import draw_context
 from torch import Tensor
 
-from jowa.config import ModelConfig
 from jowa.model import WorldActionModel
 from jowa.planner import Context, Imagination
 from jowa.planner.engine import Drafts, Engine, Imagined, Level, Sampling, uniform
 from jowa.planner.native_engine import NativeEngine, native_engine_available
 from jowa.planner.torch_engine import TorchEngine
-
-SMALL = ModelConfig(layers=2, heads=2, width=16, q_width=12, q_ensemble=3, vocab_size=20, context_steps=5, num_tasks=4)
-
-
-@pytest.fixture(scope="module")
-def model() -> WorldActionModel:
-    torch.manual_seed(0)
-    model = WorldActionModel(SMALL)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(15)  # so that tokens, rewards and ends depend on what was seen
-    return model.eval()
-
 
 needs_native = pytest.mark.skipif(not native_engine_available(), reason="the native core was not built")
 
@@ -35,18 +23,6 @@ def engine(request, model) -> Engine:
     engine = request.param(model)
     engine.reserve(4, 24)
     return engine
-
-
-def draw_context(lengths: list[int], seed: int = 0) -> Context:
-    generator = torch.Generator().manual_seed(seed)
-    count, longest = len(lengths), max(lengths)
-    return Context(
-        torch.randint(20, (count, longest, 36), generator=generator),
-        torch.randint(18, (count, longest), generator=generator),
-        torch.tensor(lengths),
-        torch.arange(count) % 4,
-        torch.ones(count, 18, dtype=torch.bool),
-    )
 
 
 def level_of(actions: list[list[int]], pages: list[list[list[int]]], idle: tuple[tuple[int, int], ...] = ()) -> Level:
@@ -86,6 +62,24 @@ def test_equals_plain_imagination(engine: Engine, model: WorldActionModel) -> No
         assert torch.equal(found.rewards, rows.rewards) and torch.equal(found.ends, rows.ends)
         torch.testing.assert_close(found.q, rows.q, rtol=1e-4, atol=1e-4)
         assert (found.spread > 0).all()
+
+
+@pytest.mark.parametrize("head", ["frame_head", "reward_head", "end_head"])
+def test_nan_of_a_head_is_not_hidden_by_the_most_likely_class(model: WorldActionModel, head: str) -> None:
+    """Plain imagination says so as the engines do: reward and Q are NaN."""
+    broken, context = copy.deepcopy(model), draw_context([1, 3, 2])
+    with torch.no_grad():
+        getattr(broken, head)[2].bias[1] = torch.nan
+    plain = Imagination(broken)
+    rows = plain.step(plain.encode(context), None, torch.zeros_like(FIRST.actions), FIRST.actions)
+    assert rows.rewards.isnan().all() and rows.q.isnan().all()
+    for make in [TorchEngine, *([NativeEngine] if native_engine_available() else [])]:
+        engine = make(broken)
+        engine.reserve(4, 24)
+        engine.encode(context)
+        found = engine.imagine(FIRST)
+        assert torch.equal(found.rewards.isnan(), rows.rewards.isnan())
+        assert torch.equal(found.q.isnan(), rows.q.isnan())
 
 
 def test_rows_of_one_level_may_stand_at_any_depth(engine: Engine) -> None:

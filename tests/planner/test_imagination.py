@@ -4,49 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from planner_cases import alone, draw_context
 
-from jowa.config import ModelConfig
 from jowa.model import WorldActionModel
 from jowa.model.heads import expectation, q_distribution
 from jowa.planner import Context, Imagination
-
-SMALL = ModelConfig(layers=2, heads=2, width=16, q_width=12, q_ensemble=2, vocab_size=20, context_steps=5, num_tasks=4)
-
-
-@pytest.fixture(scope="module")
-def model() -> WorldActionModel:
-    torch.manual_seed(0)
-    model = WorldActionModel(SMALL)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(15)  # so that tokens, rewards and ends depend on what was seen
-    return model.eval()
-
-
-def draw(lengths: list[int], seed: int = 0) -> Context:
-    generator = torch.Generator().manual_seed(seed)
-    count, longest = len(lengths), max(lengths)
-    return Context(
-        torch.randint(20, (count, longest, 36), generator=generator),
-        torch.randint(18, (count, longest), generator=generator),
-        torch.tensor(lengths),
-        torch.arange(count) % 4,
-        torch.ones(count, 18, dtype=torch.bool),
-    )
-
-
-def alone(context: Context, root: int) -> Context:
-    """One root by itself, its padding cut off."""
-    length = int(context.lengths[root])
-    one = slice(root, root + 1)
-    return Context(
-        context.tokens[one, :length],
-        context.actions[one, :length],
-        context.lengths[one],
-        context.tasks[one],
-        context.legal[one],
-    )
 
 
 @torch.no_grad()
@@ -73,7 +35,7 @@ def oracle_q(model: WorldActionModel, context: Context) -> torch.Tensor:
 
 def test_equals_the_model_without_caches_for_ragged_roots(model: WorldActionModel) -> None:
     """Three roots of different lengths, two rows each, two levels; the second level swaps its parents."""
-    context = draw([1, 3, 2])
+    context = draw_context([1, 3, 2])
     imagination = Imagination(model)
     roots = imagination.encode(context)
     actions = [torch.tensor([[3, 8], [0, 17], [5, 5]]), torch.tensor([[1, 2], [9, 9], [11, 4]])]
@@ -98,7 +60,7 @@ def test_equals_the_model_without_caches_for_ragged_roots(model: WorldActionMode
 
 
 def test_a_batch_gives_each_root_what_it_gets_alone(model: WorldActionModel) -> None:
-    context = draw([2, 4, 1, 3], seed=3)
+    context = draw_context([2, 4, 1, 3], seed=3)
     imagination = Imagination(model)
     actions = torch.tensor([[2, 7], [2, 7], [0, 1], [5, 6]])
     start = torch.zeros(4, 2, dtype=torch.int64)
@@ -111,7 +73,7 @@ def test_a_batch_gives_each_root_what_it_gets_alone(model: WorldActionModel) -> 
 
 
 def test_what_stands_in_padding_does_not_matter(model: WorldActionModel) -> None:
-    context = draw([2, 3])
+    context = draw_context([2, 3])
     context.tokens[0, 2], context.actions[0, 2] = 0, 0
     imagination = Imagination(model)
     first = imagination.encode(context)
@@ -126,9 +88,8 @@ def test_what_stands_in_padding_does_not_matter(model: WorldActionModel) -> None
 def test_the_world_answers_differently(model: WorldActionModel) -> None:
     """The fixture is worth testing with: actions matter, and rewards and ends are of several kinds."""
     imagination = Imagination(model)
-    rows = imagination.step(
-        imagination.encode(draw([2] * 6)), None, torch.zeros(6, 18, dtype=torch.int64), torch.arange(18).expand(6, -1)
-    )
+    roots = imagination.encode(draw_context([2] * 6))
+    rows = imagination.step(roots, None, torch.zeros(6, 18, dtype=torch.int64), torch.arange(18).expand(6, -1))
     assert rows.tokens.flatten(0, 1).unique(dim=0).shape[0] > 20
     assert rows.rewards.unique().numel() > 1 and rows.ends.unique().numel() == 2
 
