@@ -25,7 +25,7 @@ from jowa.config import TOKENS_PER_FRAME, ModelConfig, TokenizerConfig, config_f
 from jowa.devices import choose_device, choose_precision
 from jowa.errors import CheckpointError, UsageError
 from jowa.files import atomic_write, atomic_write_text
-from jowa.games import BORROWED_TASK, get_game
+from jowa.games import get_game, task_id
 from jowa.model import WorldActionModel
 from jowa.model.published_names import check_names
 from jowa.planner import Context, DraftHead, Engine, Plan, Planner, PlannerConfig, make_engine, make_planner
@@ -99,10 +99,7 @@ class Agent:
 
     def task_id(self, game: str) -> int:
         """The task id that ``game`` was trained under; failing that the paper's borrowed one, or its own."""
-        known = get_game(game)
-        if game in self.tasks:
-            return self.tasks[game]
-        return get_game(BORROWED_TASK.get(game, known.name)).task_id
+        return task_id(game, self.tasks)
 
     def encode(self, frames: NDArray[np.uint8]) -> Tensor:
         """Tokens int64 (..., 36) on the agent's device, in its precision, of ``frames`` uint8 (..., 84, 84)."""
@@ -297,6 +294,14 @@ class Player:
             self._tasks[index],
             self._legal[index],
         )
+
+
+def read_sizes(folder: Path) -> tuple[TokenizerConfig, ModelConfig, dict[str, int]]:
+    """Sizes and task ids of the agent in ``folder``, without its weights; :class:`CheckpointError` as of loading."""
+    config, where = _read_config(folder), str(folder / "config.json")
+    model = config_from_dict(ModelConfig, config["model"], where)
+    _check_tasks(config["tasks"], model.num_tasks, where)
+    return config_from_dict(TokenizerConfig, config["tokenizer"], where), model, config["tasks"]
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

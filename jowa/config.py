@@ -62,7 +62,7 @@ class ModelConfig:
     num_actions: int = 18
     """Actions: ALE's full set."""
     num_atoms: int = 51
-    """Atoms of the value distribution (C51)."""
+    """Atoms of the value distribution (C51); 1: the head says the value itself, for ``objective.critic mse``."""
     v_min: float = -10.0
     """Lowest atom, in clipped reward."""
     v_max: float = 30.0

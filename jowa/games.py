@@ -7,6 +7,7 @@ Scores: random and human play and DQN, as published with JOWA (arXiv 2410.00564)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,6 +151,17 @@ def get_game(name: str) -> Game:
         return _BY_NAME[name]
     except KeyError:
         raise unknown_name("game", name, _BY_NAME) from None
+
+
+def task_id(game: str, trained: Mapping[str, int]) -> int:
+    """The task id of ``game`` for a model whose games and their task ids are ``trained``; in training and in play alike.
+
+    That which it was trained under; failing that the borrowed one (:data:`BORROWED_TASK`), or the game's own.
+    """
+    known = get_game(game)
+    if game in trained:
+        return trained[game]
+    return get_game(BORROWED_TASK.get(game, known.name)).task_id
 
 
 def normalised_score(game: Game, score: float, reference: str = "human") -> float:

@@ -75,9 +75,11 @@ class Batch:
     legal: torch.Tensor
     noisy: torch.Tensor | None = None
     """bool (B,): rows for the critic alone, which sees random actions in them; None: there are none."""
+    imagined: torch.Tensor | None = None
+    """bool (B,): rows whose last steps the model imagined, for the critic alone; None: there are none."""
 
-    def rows(self, chosen: slice) -> Batch:
-        """The ``chosen`` rows, as views."""
+    def rows(self, chosen: slice | torch.Tensor) -> Batch:
+        """The ``chosen`` rows: a slice, as views, or indices int64 (n,)."""
         return self._each(lambda value: value[chosen])
 
     def to(self, device: torch.device | str) -> Batch:

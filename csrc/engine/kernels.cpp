@@ -110,6 +110,10 @@ std::int32_t draw(float* logits, std::int64_t count, float temperature, double u
 void expect(const float* logits, const float* atoms, std::int64_t actions, std::int64_t num_atoms, double* q) {
   for (std::int64_t a = 0; a < actions; ++a) {
     const float* row = logits + a * num_atoms;
+    if (num_atoms == 1) {  // the value itself; NaN where it is infinite
+      q[a] = static_cast<double>(row[0]) + static_cast<double>(row[0] - row[0]);
+      continue;
+    }
     const float* end = row + num_atoms;
     float most = row[0];
     for (const float* x = row; x < end; ++x) most = *x > most ? *x : most;

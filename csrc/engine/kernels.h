@@ -97,7 +97,8 @@ struct Kernels {
   std::int32_t (*argmax)(const float* x, std::int64_t count);  // lowest index on ties; NaN only if all are
   std::int32_t (*draw)(float* logits, std::int64_t count, float temperature, double u);  // overwrites the logits
   bool (*finite)(const float* x, std::int64_t count);
-  // Expectations over softmaxes: q[a] of logits (actions, atoms); reads up to 15 floats behind the last.
+  // Expectations over softmaxes: q[a] of logits (actions, atoms); reads up to 15 floats behind the last.  With one
+  // atom the logits are the values.
   void (*expect)(const float* logits, const float* atoms, std::int64_t actions, std::int64_t num_atoms, double* q);
   // Multiply-adds out of registers alone, to measure what the processor can do; returns how many.
   std::int64_t (*saturate[2])(std::int64_t rounds, float* out);

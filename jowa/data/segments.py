@@ -43,7 +43,8 @@ class SegmentIndex:
     def __init__(
         self, games: Sequence[str], tables: Sequence[dict[str, NDArray[np.int64]]], length: int, stride: int
     ) -> None:
-        """Use :meth:`build`, or give for each game the columns offset, length and terminal of its episodes."""
+        """Use :meth:`build`, or give for each game the columns offset, length and terminal of its episodes (all of
+        them, or those of a part: :func:`jowa.data.subset.draw_transitions`)."""
         if length < 1 or not 1 <= stride <= length:
             raise UsageError(f"segments of {length} steps every {stride}: expected 1 <= stride <= length")
         if not games:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from jowa.kernels.c51_loss import c51_loss
+from jowa.losses.ablations import masked_mean
 
 
 def critic_losses(
@@ -33,9 +34,4 @@ def critic_losses(
         q_logits.flatten(1, 2), actions.flatten(), successor.flatten(0, 1), rewards.flatten(), discounts.flatten(),
         v_min, v_max,
     )  # fmt: skip
-    return _mean(td, weights.flatten()), _mean(gap, mask.flatten())
-
-
-def _mean(values: Tensor, mask: Tensor) -> Tensor:
-    weights = mask.to(values.dtype)
-    return (values * weights).sum() / weights.sum().clamp_min(1)
+    return masked_mean(td, weights.flatten()), masked_mean(gap, mask.flatten())

@@ -45,7 +45,10 @@ class EnsembleLayerNorm(nn.Module):
 
 
 class QHead(nn.Module):
-    """An ensemble of E MLPs: hidden float (..., D) to logits float (E, ..., 18, 51)."""
+    """An ensemble of E MLPs: hidden float (..., D) to logits float (E, ..., 18, 51).
+
+    With one atom (the paper's ablation of C51) the one output is Q itself.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -65,6 +68,9 @@ class QHead(nn.Module):
 
         A narrow one would do for the value, but its far atoms have no gradient: Q could hardly move.
         """
+        if config.num_atoms == 1:
+            nn.init.constant_(self.linear3.bias, q_init)
+            return
         atoms = torch.linspace(config.v_min, config.v_max, config.num_atoms, dtype=torch.float64, device="cpu")
         with torch.no_grad():
             logits = _tilt_to_mean(atoms, q_init) * atoms
@@ -88,6 +94,20 @@ def _tilt_to_mean(atoms: Tensor, mean: float) -> float:
         else:
             high = middle
     return (low + high) / 2
+
+
+def member_values(logits: Tensor, v_min: float, v_max: float) -> Tensor:
+    """Q of every member, float32 (E, ..., A), of logits (E, ..., A, Z); with one atom they are Q themselves."""
+    if logits.shape[-1] == 1:
+        return logits[..., 0].float()
+    return expectation(logits.float().softmax(-1), v_min, v_max)
+
+
+def mean_values(logits: Tensor, v_min: float, v_max: float) -> Tensor:
+    """Q float32 (..., A): the expectation of the ensemble's mean distribution; logits as in :func:`member_values`."""
+    if logits.shape[-1] == 1:
+        return member_values(logits, v_min, v_max).mean(0)
+    return expectation(q_distribution(logits), v_min, v_max)
 
 
 def q_distribution(logits: Tensor) -> Tensor:

@@ -7,13 +7,29 @@ live in this module's ``forward`` and the wrapper goes around it.  ``forward`` c
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from jowa.config import TOKENS_PER_FRAME
-from jowa.losses import critic_losses, end_loss, frame_loss, reward_loss, td_successors, td_weights
-from jowa.model.heads import q_distribution
+from jowa.losses import (
+    c51_td,
+    critic_losses,
+    end_loss,
+    frame_loss,
+    masked_mean,
+    mixed_distribution,
+    mixed_values,
+    pull_up,
+    push_down,
+    rem_weights,
+    reward_loss,
+    squared_td,
+    td_successors,
+    td_weights,
+)
+from jowa.model.heads import expectation, q_distribution
 from jowa.model.world_action import WorldActionModel
 from jowa.types import Batch
 
@@ -24,6 +40,15 @@ class ObjectiveConfig:
 
     gamma: float = 0.99
     """Discount a step."""
+    critic: Literal["c51", "mse"] = "c51"
+    """``c51``: the Q head gives distributions, trained by cross-entropy.  ``mse``: it gives one number an action,
+    trained by squared error (the paper's ablation; needs ``model.num_atoms`` 1)."""
+    ensemble: Literal["mean", "rem"] = "mean"
+    """``mean``: the ensemble counts as its mean.  ``rem``: as a random convex combination, drawn for each microbatch
+    and the same for Q and its target (random ensemble mixture, Agarwal et al. 2020: the paper's ablation)."""
+    conservative: Literal["cql", "none", "combo"] = "cql"
+    """``cql``: push down Q of all actions, pull up that of the batch's.  ``none``: leave that out.  ``combo``: pull up
+    on recorded steps alone, push down on imagined ones too (Yu et al. 2021; needs ``stage2.imagined``)."""
     cql_weight: float = 0.1
     """Weight of the conservative term beside the TD loss; 0 leaves it out."""
     world_weight: float = 0.1
@@ -46,9 +71,10 @@ class Objective(nn.Module):
         self.config = config
 
     def forward(self, batch: Batch, critic: bool, counts: Tensor | None = None) -> dict[str, Tensor]:
-        """Scalars float32: the world losses, and with ``critic`` (stage 2) TD, CQL and the weighted world losses.
+        """Scalars float32: the world losses, and with ``critic`` (stage 2) TD, the conservative term (COMBO: its two
+        halves) and the weighted world losses.
 
-        ``batch.tokens`` must be set.  ``counts`` float32 (5,), optional: over how many targets each mean is taken, as
+        ``batch.tokens`` must be set.  ``counts`` float32 (7,), optional: over how many targets each mean is taken, as
         :func:`target_counts` gives them; by default over those of ``batch``.  A microbatch is given its batch's, so
         that the losses of all microbatches add up to those of the batch, however many targets each of them holds.
         """
@@ -78,30 +104,72 @@ class Objective(nn.Module):
         self, q_logits: Tensor | None, target_logits: Tensor | None, batch: Batch, mask: Tensor
     ) -> dict[str, Tensor]:
         assert q_logits is not None and target_logits is not None
+        config = self.config
+        discounts, weights = config.gamma * (~batch.ends).float(), td_weights(batch.ends, mask)
+        if (config.critic, config.ensemble) != ("c51", "mean") or config.conservative == "combo":
+            mixture = rem_weights(len(q_logits), q_logits.device) if config.ensemble == "rem" else None
+            td, values = self._mixed_td(q_logits, target_logits, batch, discounts, mixture)
+            return {"td": masked_mean(td, weights)} | self._conservative(values, batch, mask)
         v_min, v_max = self.model.config.v_min, self.model.config.v_max
         successor = td_successors(q_distribution(target_logits), batch.legal, v_min, v_max)
-        discounts = self.config.gamma * (~batch.ends).float()
-        weights = td_weights(batch.ends, mask)
         td, cql = critic_losses(
             q_logits, batch.actions, successor, batch.rewards, discounts, weights, mask, v_min, v_max
         )
-        return {"td": td} | ({"cql": self.config.cql_weight * cql} if self.config.cql_weight > 0 else {})
+        return {"td": td} | ({"cql": config.cql_weight * cql} if self.is_conservative else {})
+
+    @property
+    def is_conservative(self) -> bool:
+        """Whether there is a conservative term."""
+        return self.config.conservative != "none" and self.config.cql_weight > 0
+
+    def _mixed_td(
+        self, q_logits: Tensor, target_logits: Tensor, batch: Batch, discounts: Tensor, mixture: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The ablations' TD loss of every step, float32 (B, L), and Q float32 (B, L, A)."""
+        if self.config.critic == "mse":
+            values = mixed_values(q_logits[..., 0], mixture)
+            target = mixed_values(target_logits[..., 0], mixture)
+            return squared_td(values, batch.actions, target, batch.legal, batch.rewards, discounts), values
+        v_min, v_max = self.model.config.v_min, self.model.config.v_max
+        predicted = mixed_distribution(q_logits, mixture)
+        successor = td_successors(mixed_distribution(target_logits, mixture), batch.legal, v_min, v_max)
+        td = c51_td(predicted, batch.actions, successor, batch.rewards, discounts, v_min, v_max)
+        return td, expectation(predicted, v_min, v_max)
+
+    def _conservative(self, values: Tensor, batch: Batch, mask: Tensor) -> dict[str, Tensor]:
+        if not self.is_conservative:
+            return {}
+        weight, down = self.config.cql_weight, push_down(values, mask)
+        if self.config.conservative == "cql":
+            return {"cql": weight * (down + pull_up(values, batch.actions, mask))}
+        up = pull_up(values, batch.actions, recorded(batch, mask))
+        return {"push_down": weight * down, "pull_up": weight * up}
 
 
-TARGETS = ("frame", "reward", "end", "td", "cql")
+TARGETS = ("frame", "reward", "end", "td", "cql", "push_down", "pull_up")
 """The losses, in the order of :func:`target_counts`."""
 
 
 def roles(batch: Batch, critic: bool) -> tuple[Tensor, Tensor]:
     """Masks bool (B, L): the steps that the world losses learn from, and those that the critic learns from."""
-    if not critic or batch.noisy is None:
-        return batch.mask, batch.mask
-    return batch.mask & ~batch.noisy[:, None], batch.mask & batch.noisy[:, None]
+    world = judged = batch.mask
+    if critic and batch.noisy is not None:
+        world = world & ~batch.noisy[:, None]
+        critics = batch.noisy if batch.imagined is None else batch.noisy | batch.imagined
+        judged = judged & critics[:, None]
+    # What the model imagined teaches it nothing about the world.
+    return recorded(batch, world), judged
+
+
+def recorded(batch: Batch, mask: Tensor) -> Tensor:
+    """``mask`` bool (B, L) without the rows that were imagined."""
+    return mask if batch.imagined is None else mask & ~batch.imagined[:, None]
 
 
 def target_counts(batch: Batch, critic: bool) -> Tensor:
-    """float32 (5,): over how many targets of ``batch`` each loss of :data:`TARGETS` is a mean."""
+    """float32 (7,): over how many targets of ``batch`` each loss of :data:`TARGETS` is a mean."""
     world, judged = roles(batch, critic)
-    steps = world.sum()
+    steps, states = world.sum(), judged.sum()
     frame = steps * TOKENS_PER_FRAME - world[:, 0].sum()
-    return torch.stack([frame, steps, steps, td_weights(batch.ends, judged).sum(), judged.sum()]).float()
+    pulled = recorded(batch, judged).sum()
+    return torch.stack([frame, steps, steps, td_weights(batch.ends, judged).sum(), states, states, pulled]).float()

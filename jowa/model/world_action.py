@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from jowa.config import TOKENS_PER_FRAME, TOKENS_PER_STEP, ModelConfig
 from jowa.errors import UsageError
-from jowa.model.heads import END_CLASSES, REWARD_CLASSES, QHead, expectation, prediction_head, q_distribution
+from jowa.model.heads import END_CLASSES, REWARD_CLASSES, QHead, mean_values, prediction_head
 from jowa.model.layout import action_positions, frame_head_positions, interleave, value_positions
 from jowa.model.transformer import Transformer
 
@@ -29,7 +29,8 @@ class Predictions:
     ends: Tensor
     """(B, L, 2): whether the step ended the game."""
     q: Tensor | None
-    """(E, B, L, A, Z): value distribution of each action at each step; None if not asked for."""
+    """(E, B, L, A, Z): value distribution of each action at each step, with Z = 1 the value itself; None if not asked
+    for."""
     q_target: Tensor | None
     """(E, B, L, A, Z): the same from the target head, without gradient."""
 
@@ -114,7 +115,7 @@ class WorldActionModel(nn.Module):
 
     def q_values(self, hidden: Tensor) -> Tensor:
         """Q float32 (..., A), all 18 actions, from hidden states (..., D) at last frame tokens."""
-        return expectation(q_distribution(self.q_head(hidden)), self.config.v_min, self.config.v_max)
+        return mean_values(self.q_head(hidden), self.config.v_min, self.config.v_max)
 
 
 EMBEDDING_STD = 0.5

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from jowa.config import TOKENS_PER_FRAME, TOKENS_PER_STEP
 from jowa.kernels.tree_attention import tree_attention
 from jowa.model import WorldActionModel
-from jowa.model.heads import EnsembleLinear, expectation
+from jowa.model.heads import EnsembleLinear, member_values
 from jowa.planner.engine import Counters, Drafts, Imagined, Level, Sampling, Values, check_context, check_level
 from jowa.planner.imagination import Context
 from jowa.planner.torch_state import PassState
@@ -162,7 +162,8 @@ class TorchEngine:
     def _values(self, hidden: Tensor) -> Values:
         """Q of hidden states (..., D)."""
         config = self.model.config
-        members = expectation(self.model.q_head(hidden).float().softmax(-1), config.v_min, config.v_max)
+        members = member_values(self.model.q_head(hidden), config.v_min, config.v_max)
+        members = members.masked_fill(~members.isfinite(), torch.nan)  # as a softmax makes of an infinite logit
         return Values(members.mean(0), members.std(0, correction=0))
 
     def _check_pages(self, level: Level) -> None:

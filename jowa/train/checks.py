@@ -22,9 +22,10 @@ LEAST = {
     "draft.moments": 1, "draft.steps": 0, "parallel.microbatches": 1, "health.bad_steps": 1,
     "health.evaluate_every": 0, "health.evaluate_episodes": 1, "health.evaluate_steps": 1, "health.picture_every": 0,
     "evaluation.horizon": 0, "evaluation.context": 1, "evaluation.max_steps": 1, "model.num_tasks": 60,
-    "model.num_actions": 18, "model.num_atoms": 2, "model.context_steps": 2, "model.q_width": 1, "model.q_ensemble": 1,
+    "model.num_actions": 18, "model.num_atoms": 1, "model.context_steps": 2, "model.q_width": 1, "model.q_ensemble": 1,
     "model.dropout": 0, "model.q_dropout": 0, "objective.gamma": 0, "objective.cql_weight": 0,
-    "objective.world_weight": 0, "objective.action_noise": 0,
+    "objective.world_weight": 0, "objective.action_noise": 0, "data.transitions": 0, "stage2.imagined_from": 0,
+    "stage2.imagined_width": 1, "stage2.imagined_horizon": 1,
 }  # fmt: skip
 """The least value of each setting that has one."""
 
@@ -72,6 +73,43 @@ def check_config(config: TrainConfig) -> None:
             f"evaluation context {config.evaluation.context} and horizon {config.evaluation.horizon} exceed the "
             f"model's {config.model.context_steps} steps: shorten one"
         )
+    _check_ablations(config)
+
+
+def _check_ablations(config: TrainConfig) -> None:
+    """Raise :class:`UsageError` for switches that need one another, or exclude one another."""
+    objective, two = config.objective, config.stage2
+    if (objective.critic == "mse") != (config.model.num_atoms == 1):
+        wanted = "1" if objective.critic == "mse" else "51, or --objective.critic mse"
+        raise UsageError(
+            f"objective.critic is {objective.critic}, with model.num_atoms {config.model.num_atoms}: a scalar critic "
+            f"has one atom, a distributional one several; set --model.num-atoms {wanted}"
+        )
+    if objective.conservative == "combo" and two.imagined == "none":
+        raise UsageError(
+            "objective.conservative is combo, which pushes down Q of imagined steps, but none are imagined: set "
+            "--stage2.imagined half"
+        )
+    if two.imagined != "none" and config.parallel.strategy == "fsdp":
+        raise UsageError(
+            "stage2.imagined rolls the whole model forward in each process, and parallel.strategy fsdp cuts it: set "
+            "--parallel.strategy ddp"
+        )
+    if two.imagined != "none" and two.imagined_horizon >= config.data.segment_length:
+        raise UsageError(
+            f"stage2.imagined_horizon {two.imagined_horizon} leaves no recorded step in a segment of "
+            f"{config.data.segment_length}: set --stage2.imagined-horizon below --data.segment-length"
+        )
+    if config.tokenizer_from is not None and (two.train_tokenizer or config.start_from is not None):
+        raise UsageError(
+            "tokenizer_from names a tokenizer that is used as it is: leave out --tokenizer-from, or both "
+            "--stage2.train-tokenizer and --start-from"
+        )
+    if config.from_scratch and (config.start_from is None or not (two.train_tokenizer or config.stage1.steps)):
+        raise UsageError(
+            "from_scratch compares with a run that starts from an agent, and its tokenizer must train: set "
+            "--start-from, and --stage2.train-tokenizer or --stage1.steps"
+        )
 
 
 def check_split(config: TrainConfig, processes: int) -> None:
@@ -83,6 +121,11 @@ def check_split(config: TrainConfig, processes: int) -> None:
             f"--parallel.microbatches to a multiple of {processes}"
         )
     among = f"{processes} process(es)" if pieces == processes else f"{pieces} microbatches"
+    if config.stage2.imagined == "half" and config.stage2.batch_size < 2 * pieces:
+        raise UsageError(
+            f"stage2.batch_size {config.stage2.batch_size} leaves less than two segments in each of {among}, of which "
+            f"half is to be imagined: set --stage2.batch-size to at least {2 * pieces}"
+        )
     batches = {
         "stage1.tokenizer_batch": config.stage1.tokenizer_batch // length,
         "stage1.batch_size": config.stage1.batch_size,

@@ -36,6 +36,9 @@ class DataConfig:
     """Steps in a training segment; at most the model's context.  Imagination beyond it was never trained."""
     segment_stride: int = 1
     """A new segment starts every so many steps of an episode."""
+    transitions: int = 0
+    """Agent steps of each game to train on, exactly so many, drawn by whole episodes without replacement (the last one
+    is cut); 0: all that the data set holds."""
     tokens: Path | None = None
     """Folder of tokens for stage 2, which must be this run's tokenizer's; default: those that the data set holds
     (python -m jowa.tokenize), else the run encodes them itself."""
@@ -65,7 +68,7 @@ class StageOneConfig:
     as published."""
     world_from_codebook: bool = True
     """At the start of the world model, set its frame embedding to a random projection of the codebook, so
-    that similar codes start out alike."""
+    that similar codes start out alike; not where the run starts from an agent's weights."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,18 @@ class StageTwoConfig:
     """Steps between updates of the target head."""
     target_rate: float = 1.0
     """How far an update moves the target head towards the Q head; 1 copies it, as published."""
+    train_tokenizer: bool = False
+    """Let the tokenizer go on training with stage 1's settings for it, and encode every batch anew: as the paper
+    fine-tunes.  Off: it is frozen and the data set is encoded once, as the paper pretrains."""
+    imagined: Literal["none", "half"] = "none"
+    """``half``: in half of each batch the last steps of a segment are imagined by the model as beam search would have
+    it play, and only the critic learns from them (the paper's ablation of fine-tuning)."""
+    imagined_from: int = 20_000
+    """First step of stage 2 with imagined segments."""
+    imagined_width: int = 2
+    """Beam width of imagined segments."""
+    imagined_horizon: int = 2
+    """Steps that are imagined in a segment."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +219,11 @@ class TrainConfig:
     tokenizer_from: Path | None = None
     """Agent folder whose tokenizer is used as it is; stage 1 then trains the world model alone, on tokens.  Its sizes
     must be those of ``tokenizer``."""
+    start_from: Path | None = None
+    """Agent folder whose tokenizer and model the run starts from; their sizes must be those of ``tokenizer`` and
+    ``model``.  Its games keep their task ids, and a new game trains under the id that the agent plays it under."""
+    from_scratch: bool = False
+    """Take the task ids of ``start_from`` but not its weights: the same run without pretraining, to compare with."""
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=lambda: PRESETS["tiny"].tokenizer)
     tokenizer_loss: TokenizerLossConfig = field(default_factory=lambda: WEIGHT_FREE)

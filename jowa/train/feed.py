@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,27 +18,23 @@ from jowa.data.changes import UnchangedFiles
 from jowa.data.loader import Prefetcher, SegmentLoader
 from jowa.data.segments import SegmentIndex, SegmentSampler
 from jowa.data.store import EpisodeStore
+from jowa.data.subset import draw_transitions
 from jowa.data.tokens import TOKENS, TokenStore, identity, kinds, short, tokens_folder
 from jowa.devices import precision_name
 from jowa.errors import DataError
-from jowa.games import get_game
 from jowa.progress import LINE_EVERY
 from jowa.tokenizer import Tokenizer
 from jowa.tokenizer.dataset import encode_missing, encoder
 from jowa.tokenizer.local import PATCH
 from jowa.train.config import TrainConfig
 from jowa.train.distributed import Place
+from jowa.train.start import task_ids
 from jowa.types import Batch, Segments
 
 MOVED = 24
 """Grey levels by which a pixel must change between two steps to count as moving."""
 AHEAD = 2
 """Batches that are read while a GPU computes.  A CPU that computes has no time to spare: there it reads in between."""
-
-
-def task_ids(games: Sequence[str]) -> dict[str, int]:
-    """The task id that each game trains under; the agent's folder keeps them, so it plays under the same."""
-    return {game: get_game(game).task_id for game in games}
 
 
 class Feed:
@@ -60,14 +55,16 @@ class Feed:
         self.games = config.data.games
         self._files = UnchangedFiles(self.store, self.games if place.is_main else ())
         length = config.data.segment_length
-        self.index = SegmentIndex.build(self.store, self.games, length, config.data.segment_stride)
+        tables = [draw_transitions(self.store, game, config.data.transitions, config.seed) for game in self.games]
+        self.index = SegmentIndex(self.games, tables, length, config.data.segment_stride)
+        self._task_ids = task_ids(config)
         self._on_gpu = place.device.type == "cuda"
         # One thread beside a model that computes on the same cores; on a machine with GPUs, each process its share.
         here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         self._threads = max(1, (os.cpu_count() or 1) // here) if self._on_gpu else 1
         self._ahead = AHEAD if self._on_gpu else 0
         self._pixels = SegmentLoader(
-            self.store, self.index, task_ids(self.games), threads=self._threads, prefetch=self._on_gpu
+            self.store, self.index, self._task_ids, threads=self._threads, prefetch=self._on_gpu
         )
         self._tokens: SegmentLoader | None = None
         self._prefetchers: dict[str, Prefetcher[Segments]] = {}
@@ -96,13 +93,15 @@ class Feed:
         weights = motion_weights(frames, motion_weight).flatten(0, 1) if motion_weight > 0 else None
         return frames.flatten(0, 1), weights
 
-    def pixels(self, step: int) -> Batch:
-        """Stage 1's segments for ``step``, as frames."""
-        return self._batch(self._read("stage1", step))
+    def pixels(self, step: int, stage: int = 1) -> Batch:
+        """The segments of a stage for ``step``, as frames."""
+        return self._with_noise(self._batch(self._read(f"stage{stage}", step)), stage)
 
     def tokens(self, step: int, stage: int = 2) -> Batch:
         """The segments of a stage for ``step``, as tokens; :meth:`encode` must have run."""
-        batch = self._batch(self._read(f"stage{stage} tokens", step))
+        return self._with_noise(self._batch(self._read(f"stage{stage} tokens", step)), stage)
+
+    def _with_noise(self, batch: Batch, stage: int) -> Batch:
         share = self.config.objective.action_noise
         if stage == 1 or share == 0:
             return batch
@@ -139,7 +138,7 @@ class Feed:
             source = TokenStore.open(own, name)  # which the main process finished
             said = f"encoded {done:,} frames into {own}{refused}" if done else f"reusing the tokens in {own}"
         self._tokens = SegmentLoader(
-            self.store, self.index, task_ids(self.games), frames=False, tokens=source, threads=self._threads,
+            self.store, self.index, self._task_ids, frames=False, tokens=source, threads=self._threads,
             prefetch=self._on_gpu,
         )  # fmt: skip
         return said

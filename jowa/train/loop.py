@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,20 +12,22 @@ from torch.profiler import record_function
 
 from jowa.agent import Agent, Planning
 from jowa.devices import choose_precision
-from jowa.errors import CheckpointError, UsageError
+from jowa.errors import CheckpointError
 from jowa.model import WorldActionModel
 from jowa.model.objective import Objective, target_counts
 from jowa.planner import PlannerConfig
-from jowa.tokenizer import CodebookStatistics, Tokenizer, load_perceptual
+from jowa.tokenizer import CodebookStatistics, Tokenizer
 from jowa.train.checkpoint import WAY_OUT
 from jowa.train.config import TrainConfig
 from jowa.train.distributed import Place
-from jowa.train.feed import Feed, task_ids
+from jowa.train.feed import Feed
 from jowa.train.folder import CHECKPOINTS, settings_document
+from jowa.train.imagined import Imaginer
 from jowa.train.optim import set_learning_rate, tokenizer_optimizer, world_optimizer
-from jowa.train.parallel import prepare, whole, write_whole
+from jowa.train.parallel import prepare, same_weights, whole, write_whole
 from jowa.train.profile import Profiler
 from jowa.train.saving import CheckpointStore
+from jowa.train.start import known_tasks, make_tokenizer, take_weights
 from jowa.train.state import State, begun_optimizers, code_version, gather_state, restore_state
 from jowa.train.step import Part
 from jowa.train.stop import Stopped, StopRequests, stop_at_once
@@ -52,16 +53,10 @@ class Trainer:
     def __init__(self, config: TrainConfig, place: Place) -> None:
         self.config, self.place = config, place
         torch.manual_seed(config.seed)
-        perceptual = None
-        if config.stage1.steps and config.tokenizer_from is None:
-            perceptual = load_perceptual(
-                config.tokenizer_loss.perceptual, print if place.is_main else lambda said: None
-            )
-            perceptual = None if perceptual is None else perceptual.to(place.device)
-        self.tokenizer = Tokenizer(config.tokenizer, perceptual, config.tokenizer_loss).to(place.device)
-        if config.tokenizer_from is not None:
-            self._take_tokenizer(config.tokenizer_from)
+        self.tokenizer = make_tokenizer(config, place)
         self.model = WorldActionModel(config.model).to(place.device)
+        take_weights(config, self.tokenizer, self.model)
+        self._imaginer: Imaginer | None = None
         self.objective = Objective(self.model, config.objective)
         prepare(self.objective, config.parallel, place)
         self.step = 0
@@ -138,7 +133,7 @@ class Trainer:
         device, settings = self.place.device, self.config.evaluation
         planner = PlannerConfig(settings.planner, settings.width, settings.horizon, self.config.objective.gamma)
         precision = choose_precision(self.config.precision, device)
-        tasks = task_ids(self.config.data.games)
+        tasks = known_tasks(self.config)
         planning = Planning(planner, settings.context)
         return Agent(tokenizer.to(device), model.to(device), tasks, precision, planning)
 
@@ -168,18 +163,10 @@ class Trainer:
         save_bad_batch(path, batch)
         raise bad_steps_error(name, first, count, path)
 
-    def _take_tokenizer(self, folder: Path) -> None:
-        tokenizer = Agent.load(folder, "cpu", "float32").tokenizer
-        ours = dataclasses.asdict(self.config.tokenizer)
-        for name, value in dataclasses.asdict(tokenizer.config).items():
-            if ours[name] != value:
-                raise UsageError(
-                    f"the tokenizer of {folder} has {name} = {value}, this run {ours[name]}: set "
-                    f"--tokenizer.{name.replace('_', '-')} (and --model.vocab-size) alike"
-                )
-        self.tokenizer.load_state_dict(tokenizer.state_dict())
-
     def _encode(self, feed: Feed) -> None:
+        """Have the tokens of the data set, unless the tokenizer goes on training."""
+        if self.stage == 2 and self.config.stage2.train_tokenizer:
+            return
         # In the precision in which the agent will see frames when it plays.
         with stop_at_once():
             said = feed.encode(self.tokenizer, choose_precision(self.config.precision, self.place.device))
@@ -190,7 +177,7 @@ class Trainer:
         """Fresh optimizers for the stage that the step counter is in."""
         config = self.config
         critic = self.stage == 2
-        frozen = critic or config.tokenizer_from is not None
+        frozen = (critic and not config.stage2.train_tokenizer) or config.tokenizer_from is not None
         self.tokenizer.requires_grad_(not frozen).train(not frozen)
         # A wrapper would wait forever for the gradients of what a loss does not use.
         self.model.q_head.requires_grad_(critic)
@@ -213,9 +200,10 @@ class Trainer:
     def _stage_one_step(self, feed: Feed) -> dict[str, Tensor]:
         settings, step = self.config.stage1, self.step
         world_from = 0 if self.config.tokenizer_from is not None else settings.world_from
-        if settings.world_from_codebook and step == world_from:
+        fresh = self.config.start_from is None or self.config.from_scratch
+        if settings.world_from_codebook and fresh and step == world_from:
             self._embed_codes_alike()
-        metrics = {} if self.tokenizer_part is None else self._tokenizer_step(self.tokenizer_part, feed)
+        metrics = self._tokenizer_step(feed, settings.steps)
         if step >= world_from:
             set_learning_rate(
                 self.world.optimizer, settings.learning_rate, step - world_from, settings.steps - world_from,
@@ -227,7 +215,8 @@ class Trainer:
     def _stage_two_step(self, feed: Feed) -> dict[str, Tensor]:
         settings, step = self.config.stage2, self.step - self.config.stage1.steps
         set_learning_rate(self.world.optimizer, settings.learning_rate, step, settings.steps, self.config.optimizer)
-        metrics = self._world_step(feed, critic=True)
+        metrics = self._tokenizer_step(feed, self.total)
+        metrics |= self._world_step(feed, critic=True)
         if (step + 1) % settings.target_every == 0:
             self.model.update_target(settings.target_rate)
         return metrics
@@ -236,17 +225,38 @@ class Trainer:
         return feed.tokenizer_frames(step, self.config.stage1.motion_weight)
 
     def _world_batch(self, feed: Feed, step: int) -> Batch:
-        if step >= self.config.stage1.steps:
-            return feed.tokens(step - self.config.stage1.steps)
+        two, in_two = self.config.stage2, step - self.config.stage1.steps
+        if in_two >= 0:
+            batch = feed.pixels(in_two, stage=2) if two.train_tokenizer else feed.tokens(in_two)
+            imagining = two.imagined == "half" and in_two >= two.imagined_from
+            return self._half_imagined(batch) if imagining else batch
         return feed.pixels(step) if self.config.tokenizer_from is None else feed.tokens(step, stage=1)
 
-    def _tokenizer_step(self, part: Part, feed: Feed) -> dict[str, Tensor]:
-        settings, step = self.config.stage1, self.step
+    def _half_imagined(self, batch: Batch) -> Batch:
+        two = self.config.stage2
+        if self._imaginer is None:
+            self._imaginer = Imaginer(
+                same_weights(self.model), two.imagined_width, two.imagined_horizon, self.config.objective.gamma
+            )
+        return self._imaginer.mix(self._tokenised(batch), self._cut(len(batch.actions)))
+
+    def _tokenised(self, batch: Batch) -> Batch:
+        if batch.tokens is not None:
+            return batch
+        assert batch.frames is not None
+        with self._autocast, record_function("tokenizer"):
+            return dataclasses.replace(batch, tokens=self.tokenizer.encode(batch.frames, settle=False))
+
+    def _tokenizer_step(self, feed: Feed, steps: int) -> dict[str, Tensor]:
+        """Train the tokenizer on a batch, unless it is frozen; ``steps``: of the run, of which it trains in."""
+        part, settings, step = self.tokenizer_part, self.config.stage1, self.step
+        if part is None:
+            return {}
         with record_function("data"):
             frames, weights = self._tokenizer_batch(feed, step)
-        if settings.revive_every and step % settings.revive_every == 0 and step < settings.steps * 3 // 4:
+        if settings.revive_every and step % settings.revive_every == 0 and step < steps * 3 // 4:
             self._revive_codes(torch.cat([feed.tokenizer_frames(step + i, 0.0)[0] for i in range(REVIVE_BATCHES)]))
-        set_learning_rate(part.optimizer, settings.tokenizer_learning_rate, step, settings.steps, self.config.optimizer)
+        set_learning_rate(part.optimizer, settings.tokenizer_learning_rate, step, steps, self.config.optimizer)
         total: dict[str, Tensor] = {}
         statistics: list[CodebookStatistics | None] = []
         for index, rows in enumerate(self._cut(len(frames))):
@@ -270,12 +280,8 @@ class Trainer:
         total: dict[str, Tensor] = {}
         for index, rows in enumerate(self._cut(len(batch.actions))):
             self._seed(index)
-            piece = batch.rows(rows)
+            piece = self._tokenised(batch.rows(rows))
             with self._autocast:
-                if piece.tokens is None:
-                    assert piece.frames is not None
-                    with record_function("tokenizer"):
-                        piece = dataclasses.replace(piece, tokens=self.tokenizer.encode(piece.frames, settle=False))
                 losses = self.world.wrapped(piece, critic=critic, counts=counts)
             self.world.backward(sum_of(losses), first=index == 0, last=index == self.pieces - 1)
             add_to(total, losses)

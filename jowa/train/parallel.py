@@ -6,6 +6,7 @@ whole weights goes through :func:`whole` and :func:`write_whole`; everything ele
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
+from jowa.model import WorldActionModel
 from jowa.model.objective import Objective
 from jowa.train.config import ParallelConfig
 from jowa.train.distributed import Place
@@ -87,3 +89,14 @@ def like(values: Tensor, other: Tensor) -> Tensor:
 def write_whole(parameter: Tensor, values: Tensor) -> None:
     """Overwrite ``parameter``, cut or not, with whole ``values`` of its shape, the same on every process."""
     parameter.copy_(like(values, parameter))
+
+
+def same_weights(model: WorldActionModel) -> WorldActionModel:
+    """A model that shares the weights of ``model``, which must not be cut, and is neither compiled nor recomputed.
+
+    For imagination, whose shapes vary: it follows whatever the optimizer does to the weights.
+    """
+    with torch.device("meta"):
+        plain = WorldActionModel(dataclasses.replace(model.config, q_init=None))
+    plain.load_state_dict(model.state_dict(), assign=True)
+    return plain.requires_grad_(False).eval()

@@ -1,4 +1,4 @@
-"""The table at the end of training: random, the data's own policy, the agent without and with planning."""
+"""The table at the end of training: random, the data's own policy, the agent before, without and with planning."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rich.table import Table
 
 from jowa.agent import Agent, Planning
 from jowa.data.store import EpisodeStore
+from jowa.data.subset import draw_transitions
 from jowa.evaluate import GameScore, agent_player, get_protocol, play, random_player, summarise
 from jowa.evaluate.play import MakePlayer, noting
 from jowa.evaluate.report import interval, number, results_document
@@ -16,8 +17,8 @@ from jowa.planner.plan import PlannerName
 from jowa.progress import steps_progress
 from jowa.train.config import TrainConfig
 
-ROWS = ("random", "data", "agent", "agent + beam search")
-"""Who plays, from top to bottom of the table."""
+ROWS = ("random", "data", "agent before", "agent", "agent + beam search")
+"""Who plays, from top to bottom of the table; the third only in a run that starts from an agent."""
 
 
 def score(config: TrainConfig, agent: Agent, step: int) -> dict[str, Any]:
@@ -37,6 +38,9 @@ def score(config: TrainConfig, agent: Agent, step: int) -> dict[str, Any]:
         "agent": agent_player(agent, planning("none")),
         "agent + beam search": agent_player(agent, planning("beam")),
     }
+    if config.start_from is not None:
+        before = Agent.load(config.start_from, str(agent.device), config.precision)
+        players["agent before"] = agent_player(before, planning("none"))
     games = config.data.games
     for name, player in players.items():
         with steps_progress(f"playing: {name}", settings.episodes * len(games), "episodes") as advance:
@@ -44,13 +48,14 @@ def score(config: TrainConfig, agent: Agent, step: int) -> dict[str, Any]:
         rows[name] = [summarise(game, [p.score for p in played if p.game == game]) for game in games]
     document = results_document(dataclasses.asdict(settings), rows["agent + beam search"], agent.device)
     document["step"] = step
-    document["rows"] = {name: [dataclasses.asdict(result) for result in rows[name]] for name in ROWS}
+    document["rows"] = {name: [dataclasses.asdict(result) for result in rows[name]] for name in ROWS if name in rows}
     return document
 
 
 def _data_scores(config: TrainConfig) -> list[GameScore]:
-    store = EpisodeStore.open(config.data.path)
-    return [summarise(game, [info.score for info in store.episodes(game)]) for game in config.data.games]
+    store, data = EpisodeStore.open(config.data.path), config.data
+    tables = {game: draw_transitions(store, game, data.transitions, config.seed) for game in data.games}
+    return [summarise(game, table["score"].tolist()) for game, table in tables.items()]
 
 
 def demo_table(document: dict[str, Any]) -> Table:
@@ -62,10 +67,11 @@ def demo_table(document: dict[str, Any]) -> Table:
     for name in ("game", "player", "mean", "95% interval", "episodes"):
         table.add_column(name, justify="left" if name in ("game", "player") else "right")
     for index, result in enumerate(document["rows"]["random"]):
-        for name in ROWS:
+        shown = [name for name in ROWS if name in document["rows"]]
+        for name in shown:
             row = document["rows"][name][index]
             table.add_row(
-                result["game"] if name == ROWS[0] else "", name, number(row["mean"]),
+                result["game"] if name == shown[0] else "", name, number(row["mean"]),
                 interval(row["low"], row["high"]), str(len(row["scores"])),
             )  # fmt: skip
         table.add_section()

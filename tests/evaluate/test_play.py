@@ -20,7 +20,6 @@ from jowa.model import WorldActionModel
 from jowa.planner import PlannerConfig
 from jowa.planner.plan import PlannerName
 from jowa.tokenizer import Tokenizer
-from jowa.train.feed import task_ids
 
 GAMES = ("Breakout", "Pong")
 SHORT = Protocol("short", sticky=0.25, max_steps=40, random_action=0.0)
@@ -33,7 +32,7 @@ def agent(small_config: Any) -> Agent:
     tokenizer, model = Tokenizer(config.tokenizer), WorldActionModel(config.model)
     for parameter in model.q_head.parameters():  # clear preferences: no near ties
         parameter.data += torch.randn(parameter.shape)
-    return Agent(tokenizer, model, task_ids(GAMES))
+    return Agent(tokenizer, model, {game: get_game(game).task_id for game in GAMES})
 
 
 class Always:

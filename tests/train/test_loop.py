@@ -15,10 +15,11 @@ from jowa.agent import Agent
 from jowa.data.arrays import ShardWriter
 from jowa.data.store import EpisodeStore
 from jowa.errors import DataError, NumericalError
+from jowa.games import get_game
 from jowa.model.objective import Objective
 from jowa.planner import PlannerConfig
 from jowa.train.checkpoint import checkpoints, step_of
-from jowa.train.feed import Feed, task_ids
+from jowa.train.feed import Feed
 from jowa.train.loop import Trainer
 from jowa.train.session import train
 
@@ -102,7 +103,7 @@ def test_task_and_legal_actions_are_the_same_in_training_and_in_play(small_confi
         for batch in (feed.pixels(step), feed.tokens(step)):
             trained |= {int(task): legal for task, legal in zip(batch.tasks, batch.legal, strict=True)}
     played = {int(task): legal for task, legal in zip(player._tasks, player._legal, strict=True)}
-    assert trained.keys() == played.keys() == {task_ids(games)[game] for game in games}
+    assert trained.keys() == played.keys() == {get_game(game).task_id for game in games}
     assert all(torch.equal(trained[task], played[task]) for task in played)
 
 

@@ -1,0 +1,1 @@
+"""Fine-tuning an agent on little data of one game: ``python -m jowa.finetune``."""

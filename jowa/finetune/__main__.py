@@ -1,0 +1,22 @@
+"""``python -m jowa.finetune``: train an agent on, on few transitions of one game, and play it."""
+
+from __future__ import annotations
+
+from jowa.errors import JowaError, command
+from jowa.finetune.config import FinetuneConfig, in_own_names
+from jowa.options import parse_options
+from jowa.train.__main__ import run
+
+
+@command
+def main() -> None:
+    """Entry point."""
+    options = parse_options(FinetuneConfig, "python -m jowa.finetune", description=FinetuneConfig.__doc__)
+    try:
+        run(options.training())
+    except JowaError as error:
+        raise type(error)(in_own_names(str(error))) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Settings of ``python -m jowa.finetune``, and the training run that they stand for.
+
+The defaults are the paper's (arXiv 2410.00564, table of hyperparameters, fine-tuning).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from jowa.agent import read_sizes
+from jowa.config import ModelConfig, TokenizerConfig
+from jowa.games import get_game
+from jowa.model.objective import ObjectiveConfig
+from jowa.train.checks import check_config
+from jowa.train.config import (
+    CheckpointConfig,
+    DataConfig,
+    DraftHeadConfig,
+    EvaluationConfig,
+    HealthConfig,
+    OptimizerConfig,
+    ParallelConfig,
+    StageOneConfig,
+    StageTwoConfig,
+    TrainConfig,
+)
+
+LOCAL_MOTION_WEIGHT = StageOneConfig().motion_weight
+"""What a ``local`` tokenizer was trained with; without it, it forgets small moving objects."""
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Fine-tune an agent on few transitions of one game, then play it."""
+
+    agent: tyro.conf.Positional[Path]
+    """Agent folder to start from; it stays as it is."""
+    game: str
+    """Game to train on, CamelCase as in DQN-Replay."""
+    data: Path
+    """Folder of an episode store that holds the game (python -m jowa.record, python -m jowa.import_dqn_replay)."""
+    transitions: int = 5_000
+    """Agent steps to train on, exactly so many, drawn by whole episodes without replacement (the last one is cut); 0:
+    all that the store holds."""
+    steps: int = 50_000
+    """Optimizer steps."""
+    out: Path | None = None
+    """Folder for checkpoints, metrics and the new agent; a run found there is resumed.  Default: runs/finetune-GAME."""
+    seed: int = 0
+    """Seed of the transitions drawn, of their order, and of evaluation."""
+    device: str = "auto"
+    """``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the computation; weights stay float32.  ``auto``: bfloat16 on a GPU, float32 on a CPU."""
+    from_scratch: bool = False
+    """Start from random weights of the same sizes instead of the agent's: what pretraining is worth."""
+    batch_size: int = 32
+    """Segments a step."""
+    segment_length: int | None = None
+    """Steps in a training segment, one starting at every step of an episode; default: the model's context (8 as
+    published)."""
+    learning_rate: float = 5e-5
+    """AdamW for backbone, world model and critic, per step."""
+    target_every: int = 1_000
+    """Steps between copies of the Q head to the target head."""
+    tokenizer: Literal["train", "frozen"] = "train"
+    """``train``: the tokenizer goes on training beside the model, as published, and every batch is encoded anew.
+    ``frozen``: the data are encoded once."""
+    tokenizer_learning_rate: float = 1e-4
+    """Adam for the tokenizer, per step."""
+    tokenizer_batch: int = 128
+    """Frames a step for the tokenizer; whole segments are drawn, so rounded down to those."""
+    motion_weight: float | None = None
+    """Extra weight of patches with motion in the tokenizer's loss; default: 0, as published, for a ``published``
+    tokenizer, and for a ``local`` one what it was trained with."""
+    revive_every: int = 0
+    """Steps between moving unused codes onto poorly coded patches; 0 never, as published."""
+    imagined: Literal["none", "half"] = "none"
+    """``half``: in half of each batch the last steps of a segment are imagined by the model as beam search would have
+    it play, and only the critic learns from them."""
+    imagined_from: int = 20_000
+    """First step with imagined segments."""
+    imagined_width: int = 2
+    """Beam width of imagined segments."""
+    imagined_horizon: int = 2
+    """Steps that are imagined in a segment."""
+    checkpoint_every: int = 1_000
+    """Steps between checkpoints."""
+    log_every: int = 20
+    """Steps between metrics."""
+    restart: bool = False
+    """Start anew even if ``out`` holds a run: what it wrote is deleted."""
+    objective: ObjectiveConfig = field(default_factory=lambda: ObjectiveConfig(world_weight=0.5))
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(warmup_steps=0, final_fraction=1.0))
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
+    draft: DraftHeadConfig = field(default_factory=DraftHeadConfig)
+    evaluation: EvaluationConfig = field(default_factory=lambda: EvaluationConfig(max_steps=27_000))
+
+    def training(self) -> TrainConfig:
+        """The run of :mod:`jowa.train` that this is: stage 2 alone, from the agent's weights.
+
+        Raises :class:`UsageError` for settings that cannot work with this agent, :class:`CheckpointError` when there is
+        no agent.
+        """
+        get_game(self.game)
+        config = self._training(*read_sizes(self.agent)[:2])
+        check_config(config)
+        return config
+
+    def _training(self, tokenizer: TokenizerConfig, model: ModelConfig) -> TrainConfig:
+        motion_weight = LOCAL_MOTION_WEIGHT if tokenizer.encoder == "local" else 0.0
+        return TrainConfig(
+            preset="finetune",
+            out=Path(f"runs/finetune-{self.game}") if self.out is None else self.out,
+            seed=self.seed,
+            device=self.device,
+            precision=self.precision,
+            checkpoint=CheckpointConfig(every=self.checkpoint_every),
+            log_every=self.log_every,
+            restart=self.restart,
+            start_from=self.agent,
+            from_scratch=self.from_scratch,
+            data=DataConfig(
+                path=self.data,
+                games=(self.game,),
+                record_steps=0,
+                segment_length=model.context_steps if self.segment_length is None else self.segment_length,
+                segment_stride=1,
+                transitions=self.transitions,
+            ),
+            tokenizer=tokenizer,
+            model=model,
+            objective=self.objective,
+            stage1=StageOneConfig(
+                steps=0,
+                tokenizer_batch=self.tokenizer_batch,
+                tokenizer_learning_rate=self.tokenizer_learning_rate,
+                motion_weight=motion_weight if self.motion_weight is None else self.motion_weight,
+                revive_every=self.revive_every,
+                batch_size=self.batch_size,
+            ),
+            stage2=StageTwoConfig(
+                steps=self.steps,
+                batch_size=self.batch_size,
+                learning_rate=self.learning_rate,
+                target_every=self.target_every,
+                train_tokenizer=self.tokenizer == "train",
+                imagined=self.imagined,
+                imagined_from=self.imagined_from,
+                imagined_width=self.imagined_width,
+                imagined_horizon=self.imagined_horizon,
+            ),
+            optimizer=self.optimizer,
+            parallel=self.parallel,
+            health=self.health,
+            draft=self.draft,
+            evaluation=self.evaluation,
+        )
+
+
+OWN_NAMES = {
+    "--stage1.steps or --stage2.steps": "--steps",
+    "--stage2.train-tokenizer and --start-from": "--from-scratch",
+    "--stage2.train-tokenizer or --stage1.steps": "--tokenizer train",
+    "--stage2.train-tokenizer": "--tokenizer train",
+    "set --model.num-atoms 1": "leave --objective.critic as the agent was trained",
+    "--data.path": "--data",
+    "--data.games": "--game",
+}
+"""Options of :mod:`jowa.train` that are called otherwise here than by their last part."""
+
+
+def in_own_names(message: str) -> str:
+    """What :mod:`jowa.train` says about its settings, with the options of this command."""
+    for name, own in OWN_NAMES.items():
+        message = message.replace(name, own)
+    return re.sub(r"\b(?:data|stage1|stage2)\.(?=\w)", "", message)
