@@ -10,7 +10,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from jowa.kernels.c51_projection import c51_projection
+from jowa.kernels.c51_projection import c51_projection, check_atoms
+from jowa.kernels.native import native_runs
 
 EPSILON = 1e-8
 """Added to probabilities before the logarithm, as published."""
@@ -25,17 +26,24 @@ def c51_loss(
     expectation on atoms spread evenly over [v_min, v_max].  m is the projection of r + g Z' (Bellemare et al. 2017):
     ``successor`` float (N, Z) the distribution of Z', ``rewards`` and ``discounts`` float (N,), a discount of 0 for r
     alone; none of them gets a gradient.  With Triton on a GPU one kernel each way, without a tensor of N Z Z
-    (:mod:`jowa.kernels.c51_loss_triton`), else :func:`c51_loss_reference`.
-    Raises ValueError for shapes, dtypes or devices that do not fit.
+    (:mod:`jowa.kernels.c51_loss_triton`), on a CPU native code (:mod:`jowa.kernels.c51_loss_native`), else
+    :func:`c51_loss_reference`.  Raises ValueError for shapes, dtypes or devices that do not fit.
     """
     _check(logits, actions, successor, rewards, discounts)
-    if not _runs_triton(logits):
+    check_atoms("logits", logits.shape[3], v_min, v_max)
+    triton = _runs_triton(logits)
+    if not triton and not native_runs(logits):
         return c51_loss_reference(logits, actions, successor, rewards, discounts, v_min, v_max)
-    from jowa.kernels.c51_loss_triton import FusedC51
+    targets = [tensor.detach().float().contiguous() for tensor in (successor, rewards, discounts)]
+    if triton:
+        from jowa.kernels.c51_loss_triton import FusedC51
 
-    targets = (tensor.detach().float().contiguous() for tensor in (successor, rewards, discounts))
-    inputs = (logits.contiguous(), actions.contiguous(), *targets)
-    td, gap = FusedC51.apply(*inputs, v_min, v_max, EPSILON)  # type: ignore[no-untyped-call]
+        inputs = (logits.contiguous(), actions.contiguous(), *targets)
+        td, gap = FusedC51.apply(*inputs, v_min, v_max, EPSILON)  # type: ignore[no-untyped-call]
+    else:
+        from jowa.kernels.c51_loss_native import losses
+
+        td, gap = losses(logits.float().contiguous(), actions.contiguous(), *targets, v_min, v_max)
     return td, gap
 
 
@@ -65,13 +73,14 @@ def _check(logits: Tensor, actions: Tensor, successor: Tensor, rewards: Tensor, 
             f"{tuple(logits.shape)}, {tuple(actions.shape)}, {tuple(rewards.shape)}, {tuple(discounts.shape)} and "
             f"{tuple(successor.shape)}"
         )
-    if not logits.is_floating_point() or actions.dtype != torch.int64:
-        raise ValueError(f"logits must be floating and actions int64, got {logits.dtype} and {actions.dtype}")
-    for name, tensor in (
-        ("actions", actions),
-        ("successor", successor),
-        ("rewards", rewards),
-        ("discounts", discounts),
-    ):
+    if actions.dtype != torch.int64:
+        raise ValueError(f"actions must be int64, got {actions.dtype}")
+    floats = {"logits": logits, "successor": successor, "rewards": rewards, "discounts": discounts}
+    for name, tensor in floats.items():
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} must be floating, got {tensor.dtype}")
+    for name, tensor in {"actions": actions, **floats}.items():
         if tensor.device != logits.device:
-            raise ValueError(f"logits are on {logits.device}, {name} on {tensor.device}: move them")
+            raise ValueError(f"{name} on {tensor.device}, logits on {logits.device}: move them")
+    if logits.shape[0] == 0 or logits.shape[2] == 0:
+        raise ValueError(f"logits (E, N, A, Z) must have at least one member and one action, got {tuple(logits.shape)}")

@@ -41,11 +41,15 @@ C51 |= dict.fromkeys(("v_min", "spacing", "epsilon"), REAL)
 C51_SIZES = {"E": 3, "A": 18, "Z": 51, "BLOCK_A": 32, "BLOCK_Z": 64}
 
 KERNELS = (
-    Kernel(
-        "vq_lookup", vq.nearest_two,
-        dict.fromkeys(("latents", "codebook", "squares", "lowest", "second"), POINTER)
-        | {"index": "*i32", "count": INTEGER, "codes": INTEGER},
-        {"D": 512, "BLOCK_N": vq.BLOCK_N, "BLOCK_V": vq.BLOCK_V, "BLOCK_D": vq.BLOCK_D}, vq.WARPS, vq.STAGES,
+    *(
+        Kernel(
+            name, vq.nearest_two,
+            dict.fromkeys(("latents", "codebook", "squares", "lowest", "second", "chosen"), POINTER)
+            | {"index": "*i32", "count": INTEGER, "codes": INTEGER},
+            {"D": 512, "BLOCK_N": vq.BLOCK_N, "BLOCK_V": vq.BLOCK_V, "BLOCK_D": vq.BLOCK_D, "GATHER": gather},
+            vq.WARPS, vq.STAGES,
+        )
+        for name, gather in (("vq_lookup", 0), ("vq_lookup with codes", vq.BLOCK_GATHER))
     ),
     Kernel("c51_loss forward", c51.forward_kernel, C51 | {"td": POINTER, "gap": POINTER}, C51_SIZES, c51.WARPS),
     Kernel(

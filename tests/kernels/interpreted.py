@@ -22,9 +22,10 @@ def vq_scores_and_runner_up() -> None:
         latents = torch.randn(count, width, generator=generator)
         codebook = torch.randn(codes, width, generator=generator)
         squares = (codebook * codebook).sum(1)
-        index, lowest, second = nearest_two_codes(latents, codebook, squares)
+        index, lowest, second, codes_found = nearest_two_codes(latents, codebook, squares, gather=True)
         scores = (squares.double() - 2 * latents.double() @ codebook.double().T).sort(dim=1)
         assert torch.equal(index, scores.indices[:, 0]), (count, codes, width)
+        assert torch.equal(codes_found, codebook[index]), (count, codes, width)
         torch.testing.assert_close(lowest.double(), scores.values[:, 0], rtol=1e-5, atol=1e-4)
         if codes > 1:
             torch.testing.assert_close(second.double(), scores.values[:, 1], rtol=1e-5, atol=1e-4)
@@ -40,14 +41,28 @@ def vq_tokens_are_the_oracles_ties_included() -> None:
         latents = far + torch.randint(levels, (90, 17), generator=generator) * (scale / levels)
         codebook = far + torch.randint(levels, (140, 17), generator=generator) * (scale / levels)
         codebook[70:] = codebook[:70].clone()
-        found = vq.vq_lookup(latents, codebook)
+        found, codes = vq.nearest_codes(latents, codebook)
+        assert torch.equal(codes, codebook[found]) and torch.equal(vq.vq_lookup(latents, codebook), found)
         assert torch.equal(found, vq.vq_lookup_reference(latents, codebook)), (levels, scale, far)
         assert found.max() < 70, "of equal codes the first"
+
+
+def vq_of_numbers_that_are_none() -> None:
+    """NaN and infinities, in latents and then in a code: the oracle's choice, and no other latent is touched."""
+    vq._runs_triton = lambda latents: True
+    latents = torch.randn(40, 17, generator=torch.Generator().manual_seed(5))
+    codebook = torch.randn(70, 17, generator=torch.Generator().manual_seed(6))
+    latents[3, 2], latents[5], latents[7, 0], latents[8] = torch.nan, torch.inf, -torch.inf, 1e30
+    assert torch.equal(vq.vq_lookup(latents, codebook), vq.vq_lookup_reference(latents, codebook))
+    for value in (torch.nan, torch.inf, -torch.inf):
+        codebook[9, 4] = value
+        assert torch.equal(vq.vq_lookup(latents, codebook), vq.vq_lookup_reference(latents, codebook)), value
 
 
 def vq_of_nothing_is_nothing() -> None:
     vq._runs_triton = lambda latents: True
     assert vq.vq_lookup(torch.zeros(0, 4), torch.zeros(3, 4)).shape == (0,)
+    assert vq.nearest_codes(torch.zeros(0, 4), torch.zeros(3, 4))[1].shape == (0, 4)
 
 
 def c51_losses_and_gradients() -> None:
@@ -95,6 +110,7 @@ def c51_of_nothing_is_nothing() -> None:
 CASES: tuple[Callable[[], None], ...] = (
     vq_scores_and_runner_up,
     vq_tokens_are_the_oracles_ties_included,
+    vq_of_numbers_that_are_none,
     vq_of_nothing_is_nothing,
     c51_losses_and_gradients,
     c51_in_half_precision,

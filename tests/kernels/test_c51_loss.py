@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from jowa.kernels import native
 from jowa.kernels.c51_loss import c51_loss, c51_loss_reference
 
 
@@ -20,7 +21,8 @@ def inputs(members: int = 3, steps: int = 7) -> tuple[torch.Tensor, ...]:
     return logits, actions, successor, rewards, 0.99 * (torch.arange(steps) % 3 > 0)
 
 
-def test_a_cpu_takes_the_oracle() -> None:
+def test_without_native_code_a_cpu_takes_the_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "native", None)
     found, expected = c51_loss(*inputs(), -10.0, 30.0), c51_loss_reference(*inputs(), -10.0, 30.0)
     assert torch.equal(torch.stack(found), torch.stack(expected))
     assert found[0].shape == (7,) and (found[1] > 0).all(), "logsumexp exceeds every member"
@@ -47,9 +49,16 @@ def test_by_hand() -> None:
         (3, lambda rewards: rewards[:, None], "must share N and Z"),
         (4, lambda discounts: discounts[1:], "must share N and Z"),
         (0, lambda logits: logits.long(), "logits must be floating"),
-        (1, lambda actions: actions.int(), "actions int64"),
-        (2, lambda successor: successor.to("meta"), "successor on meta: move them"),
-        (4, lambda discounts: discounts.to("meta"), "discounts on meta: move them"),
+        (1, lambda actions: actions.int(), "actions must be int64"),
+        (2, lambda successor: successor.long(), "successor must be floating"),
+        (3, lambda rewards: rewards.long(), "rewards must be floating"),
+        (4, lambda discounts: discounts > 0, "discounts must be floating"),
+        (1, lambda actions: actions.to("meta"), "actions on meta, logits on cpu: move them"),
+        (2, lambda successor: successor.to("meta"), "successor on meta, logits on cpu: move them"),
+        (3, lambda rewards: rewards.to("meta"), "rewards on meta, logits on cpu: move them"),
+        (4, lambda discounts: discounts.to("meta"), "discounts on meta, logits on cpu: move them"),
+        (0, lambda logits: logits[:0], "logits .* at least one member and one action"),
+        (0, lambda logits: logits[:, :, :0], "logits .* at least one member and one action"),
     ],
 )
 def test_what_does_not_fit_is_refused(number: int, change, message: str) -> None:
@@ -57,6 +66,15 @@ def test_what_does_not_fit_is_refused(number: int, change, message: str) -> None
     arguments[number] = change(arguments[number])
     with pytest.raises(ValueError, match=message):
         c51_loss(*arguments, -10.0, 30.0)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (2.0, -2.0), (0.0, math.inf), (math.nan, 1.0)])
+def test_atoms_that_are_none_are_refused(low: float, high: float) -> None:
+    with pytest.raises(ValueError, match="v_min must be below v_max"):
+        c51_loss(*inputs(), low, high)
+    logits, actions, successor, *others = inputs()
+    with pytest.raises(ValueError, match="logits must have at least 2 atoms, got 1"):
+        c51_loss(logits[..., :1], actions, successor[:, :1], *others, -10.0, 30.0)
 
 
 @pytest.mark.gpu
