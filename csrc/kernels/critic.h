@@ -32,6 +32,15 @@ JOWA_INLINE Floats log(Floats x) {
   return x == x ? value : x;
 }
 
+// The largest lane; halves are compared, which takes fewer steps that wait for one another than lane after lane.
+JOWA_INLINE float highest(Floats x) {
+  float part[kLanes];
+  store(part, x);
+  for (int half = kLanes / 2; half; half /= 2)
+    for (int i = 0; i < half; ++i) part[i] = part[i] > part[i + half] ? part[i] : part[i + half];
+  return part[0];
+}
+
 // Where the numbers of one step lie.
 struct Step {
   float* own;      // (E, A, padded Z): each member's distributions
@@ -41,45 +50,67 @@ struct Step {
   float* by_mean;  // (padded Z)
   float* q;        // (padded A), -inf behind the last
   float* policy;   // (padded A)
+  float* scale;    // (E A): the highest logit of a distribution, then 1 / the sum of its powers
 };
 
+// All that lies behind a last atom is 0, and stays so.
 inline Step places(const CriticCall& call) {
   const std::int64_t width = padded(call.atoms), choices = padded(call.actions);
+  for (std::int64_t i = 0; i < critic_scratch(call); ++i) call.scratch[i] = 0.0F;
   Step step;
   step.own = call.scratch;
   step.mean = step.own + call.members * call.actions * width;
   step.atoms = step.mean + call.actions * width;
   step.wanted = step.atoms + width;
   step.by_mean = step.wanted + width;
-  step.q = step.by_mean + 2 * width;
+  step.q = step.by_mean + width;
   step.policy = step.q + choices;
+  step.scale = step.policy + choices;
   const float spacing = (call.v_max - call.v_min) / static_cast<float>(call.atoms - 1);
-  for (std::int64_t z = 0; z < width; ++z)
-    step.atoms[z] = z < call.atoms ? call.v_min + static_cast<float>(z) * spacing : 0.0F;
+  for (std::int64_t z = 0; z < call.atoms; ++z) step.atoms[z] = call.v_min + static_cast<float>(z) * spacing;
+  for (std::int64_t a = call.actions; a < choices; ++a) step.q[a] = -__builtin_inff();
   return step;
 }
 
-// Softmax of `count` numbers into whole vectors, 0 behind the last.
-JOWA_INLINE void softmax(const float* x, std::int64_t count, float* y) {
-  const std::int64_t whole = count / kLanes * kLanes;
-  float rest[kLanes];
-  for (int lane = 0; lane < kLanes; ++lane) rest[lane] = whole + lane < count ? x[whole + lane] : -__builtin_inff();
-  Floats most = load(rest);
-  for (std::int64_t z = 0; z < whole; z += kLanes) most = larger(load(x + z), most);
-  const Floats top = splat(largest(most));
+// apply(z) for vectors of numbers that begin at z and cover [0, count): the last may overlap the one before, so that
+// nothing lies beyond the end. There must be a whole one.
+template <typename Apply>
+JOWA_INLINE void cover(std::int64_t count, Apply apply) {
+  std::int64_t z = 0;
+  for (; z + kLanes <= count; z += kLanes) apply(z);
+  if (z < count) apply(count - kLanes);
+}
+
+JOWA_INLINE float highest(const float* x, std::int64_t count) {
+  if (count < kLanes) {
+    float most = x[0];
+    for (std::int64_t z = 1; z < count; ++z) most = x[z] > most ? x[z] : most;
+    return most;
+  }
+  Floats most = load(x);
+  cover(count, [&](std::int64_t z) { most = larger(load(x + z), most); });
+  return highest(most);
+}
+
+// y = e^(x - top); returns their sum.
+JOWA_INLINE float powers(const float* x, std::int64_t count, float top, float* y) {
   Floats total = {};
-  for (std::int64_t z = 0; z < whole; z += kLanes) {
+  const Floats zero = {};
+  if (count < kLanes) {
+    for (std::int64_t z = 0; z < count; ++z) y[z] = x[z];
+    const Floats power = exp(load(y) - top);
+    const Floats within = lane_numbers() < splat(static_cast<int>(count)) ? power : zero;
+    store(y, within);
+    return sum(within);
+  }
+  store(y + (count - 1) / kLanes * kLanes, zero);  // behind the last: there may be NaN of another step
+  cover(count, [&](std::int64_t z) {
     const Floats power = exp(load(x + z) - top);
     store(y + z, power);
-    total = total + power;
-  }
-  if (whole < count) {
-    const Floats power = exp(load(rest) - top);
-    store(y + whole, power);
-    total = total + power;
-  }
-  const Floats all = splat(sum(total));
-  for (std::int64_t z = 0; z < count; z += kLanes) store(y + z, load(y + z) / all);
+    const int counted = static_cast<int>(z % kLanes ? kLanes - count % kLanes : 0);  // by the vector before
+    total = total + (lane_numbers() < splat(counted) ? zero : power);
+  });
+  return sum(total);
 }
 
 // The Bellman projection of step n.
@@ -103,20 +134,27 @@ inline void project(const CriticCall& call, std::int64_t n, const Step& step) {
   }
 }
 
-// Distributions of the members, their mean and its expectations.
+// Distributions of the members, their mean and its expectations. In three rounds over all of them, since within one
+// distribution every number waits for the one before.
 inline void distributions(const CriticCall& call, std::int64_t n, const Step& step) {
-  const std::int64_t width = padded(call.atoms);
-  const Floats members = splat(static_cast<float>(call.members));
-  for (std::int64_t a = 0; a < padded(call.actions); ++a) step.q[a] = -__builtin_inff();
+  const std::int64_t width = padded(call.atoms), all = call.members * call.actions;
+  const auto logits = [&](std::int64_t i) {
+    return call.logits + ((i / call.actions * call.steps + n) * call.actions + i % call.actions) * call.atoms;
+  };
+  for (std::int64_t i = 0; i < all; ++i) step.scale[i] = highest(logits(i), call.atoms);
+  for (std::int64_t i = 0; i < all; ++i)
+    step.scale[i] = 1.0F / powers(logits(i), call.atoms, step.scale[i], step.own + i * width);
+  const float share = 1.0F / static_cast<float>(call.members);
   for (std::int64_t a = 0; a < call.actions; ++a) {
-    for (std::int64_t e = 0; e < call.members; ++e)
-      softmax(call.logits + ((e * call.steps + n) * call.actions + a) * call.atoms, call.atoms,
-              step.own + (e * call.actions + a) * width);
     Floats q = {};
     for (std::int64_t z = 0; z < call.atoms; z += kLanes) {
-      Floats mean = load(step.own + a * width + z);
-      for (std::int64_t e = 1; e < call.members; ++e) mean = mean + load(step.own + (e * call.actions + a) * width + z);
-      mean = mean / members;
+      Floats mean = {};
+      for (std::int64_t i = a; i < all; i += call.actions) {
+        const Floats own = load(step.own + i * width + z) * splat(step.scale[i]);
+        store(step.own + i * width + z, own);
+        mean = mean + own;
+      }
+      mean = mean * share;
       store(step.mean + a * width + z, mean);
       q = q + mean * load(step.atoms + z);
     }
@@ -135,47 +173,46 @@ inline void critic_forward(const CriticCall& call) {
     for (std::int64_t z = 0; z < call.atoms; z += kLanes)
       td = td - load(step.wanted + z) * log(load(predicted + z) + splat(call.epsilon));
     call.td[n] = sum(td);
-    Floats most = load(step.q);
-    for (std::int64_t a = kLanes; a < call.actions; a += kLanes) most = larger(load(step.q + a), most);
-    const Floats top = splat(largest(most));
-    Floats total = {};
-    for (std::int64_t a = 0; a < call.actions; a += kLanes) total = total + exp(load(step.q + a) - top);
-    call.gap[n] = top[0] + log(splat(sum(total)))[0] - step.q[call.taken[n]];
+    const float top = highest(step.q, call.actions);
+    const float total = powers(step.q, call.actions, top, step.policy);
+    call.gap[n] = top + log(splat(total))[0] - step.q[call.taken[n]];
   }
+}
+
+// One member's gradient: own (by_mean - sum(own by_mean)).
+JOWA_INLINE void differentiate(const float* own, const float* by_mean, std::int64_t atoms, float* out) {
+  Floats dot = {};
+  for (std::int64_t z = 0; z < atoms; z += kLanes) dot = dot + load(own + z) * load(by_mean + z);
+  const Floats level = splat(sum(dot));
+  if (atoms < kLanes) {
+    const Floats all = load(own) * (load(by_mean) - level);
+    for (std::int64_t z = 0; z < atoms; ++z) out[z] = all[z];
+    return;
+  }
+  cover(atoms, [&](std::int64_t z) { store(out + z, load(own + z) * (load(by_mean + z) - level)); });
 }
 
 inline void critic_backward(const CriticCall& call) {
   const Step step = places(call);
   const std::int64_t width = padded(call.atoms);
-  const Floats members = splat(static_cast<float>(call.members));
+  const float share = 1.0F / static_cast<float>(call.members);
   for (std::int64_t n = call.first; n < call.last; ++n) {
     project(call, n, step);
     distributions(call, n, step);
-    softmax(step.q, call.actions, step.policy);
+    const float total = powers(step.q, call.actions, highest(step.q, call.actions), step.policy);
     for (std::int64_t a = 0; a < call.actions; ++a) {
       const bool taken = a == call.taken[n];
-      const Floats by_q = splat(call.gap_gradient[n] * (step.policy[a] - (taken ? 1.0F : 0.0F)));
+      const Floats by_q = splat(call.gap_gradient[n] * (step.policy[a] / total - (taken ? 1.0F : 0.0F)) * share);
+      const Floats by_td = splat(call.td_gradient[n] * share);
       for (std::int64_t z = 0; z < call.atoms; z += kLanes) {
         Floats by_mean = by_q * load(step.atoms + z);
         if (taken)
-          by_mean = by_mean - splat(call.td_gradient[n]) * load(step.wanted + z) /
-                                  (load(step.mean + a * width + z) + splat(call.epsilon));
-        store(step.by_mean + z, by_mean / members);
+          by_mean = by_mean - by_td * load(step.wanted + z) / (load(step.mean + a * width + z) + splat(call.epsilon));
+        store(step.by_mean + z, by_mean);
       }
-      for (std::int64_t e = 0; e < call.members; ++e) {
-        const float* own = step.own + (e * call.actions + a) * width;
-        Floats dot = {};
-        for (std::int64_t z = 0; z < call.atoms; z += kLanes) dot = dot + load(own + z) * load(step.by_mean + z);
-        const Floats level = splat(sum(dot));
-        float* out = call.gradient + ((e * call.steps + n) * call.actions + a) * call.atoms;
-        const std::int64_t whole = call.atoms / kLanes * kLanes;
-        for (std::int64_t z = 0; z < whole; z += kLanes)
-          store(out + z, load(own + z) * (load(step.by_mean + z) - level));
-        if (whole < call.atoms) {
-          const Floats rest = load(own + whole) * (load(step.by_mean + whole) - level);
-          for (std::int64_t z = whole; z < call.atoms; ++z) out[z] = rest[z - whole];
-        }
-      }
+      for (std::int64_t e = 0; e < call.members; ++e)
+        differentiate(step.own + (e * call.actions + a) * width, step.by_mean, call.atoms,
+                      call.gradient + ((e * call.steps + n) * call.actions + a) * call.atoms);
     }
   }
 }

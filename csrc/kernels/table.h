@@ -60,7 +60,8 @@ struct Table {
 // Floats of a row of `count`, padded to whole vectors of any instruction set.
 constexpr std::int64_t padded(std::int64_t count) { return (count + kMostLanes - 1) / kMostLanes * kMostLanes; }
 constexpr std::int64_t critic_scratch(const CriticCall& call) {
-  return (call.members + 1) * call.actions * padded(call.atoms) + 4 * padded(call.atoms) + 2 * padded(call.actions);
+  return (call.members + 1) * call.actions * padded(call.atoms) + 3 * padded(call.atoms) + 2 * padded(call.actions) +
+         padded(call.members * call.actions);
 }
 
 // Of the best that this processor runs, or of the one called `name` (nullptr: there is none of that name here).

@@ -11,7 +11,9 @@ from collections.abc import Callable
 import torch
 
 from jowa.kernels import c51_loss as c51
+from jowa.kernels import linear_cross_entropy as linear
 from jowa.kernels import vq_lookup as vq
+from jowa.kernels.linear_cross_entropy_triton import losses_in_place
 from jowa.kernels.vq_lookup_triton import nearest_two_codes
 
 
@@ -107,6 +109,33 @@ def c51_of_nothing_is_nothing() -> None:
     assert td.shape == gap.shape == (0,) and logits.grad is not None
 
 
+def cross_entropies_in_place() -> None:
+    """Sizes around and off the block, rows that do not count, large logits, -inf, views with NaN around them."""
+    generator = torch.Generator().manual_seed(7)
+    for rows, classes in ((1, 1), (5, 2), (36, 51), (37, 64), (9, 2048)):
+        for dtype in (torch.float32, torch.float16):
+            room = torch.full((rows + 2, classes), torch.nan, dtype=dtype)
+            room[1:-1] = torch.randn(rows, classes, generator=generator) * 10.0 ** (rows % 4)
+            logits, targets = room[1:-1], torch.randint(classes, (rows,), generator=generator)
+            if classes > 2:
+                logits[:, 2], targets = -torch.inf, targets.masked_fill(targets == 2, 0)
+            targets = targets.masked_fill(torch.arange(rows) % 3 == 2, linear.IGNORED)
+            logits[targets == linear.IGNORED] = torch.nan
+            leaf = logits.double().nan_to_num(0.0, neginf=-torch.inf).requires_grad_()
+            expected = torch.nn.functional.cross_entropy(leaf, targets, reduction="none")
+            losses = losses_in_place(logits, targets, False)
+            assert torch.equal(losses, losses_in_place(logits, targets, True)), "the first call left the logits alone"
+            torch.testing.assert_close(losses.double(), expected.detach(), rtol=1e-4, atol=1e-5)
+            (gradient,) = torch.autograd.grad(expected.sum(), leaf)
+            close = 1e-6 if dtype == torch.float32 else 1e-3
+            torch.testing.assert_close(logits.double(), gradient, rtol=close, atol=close)
+            assert room[[0, -1]].isnan().all(), "nothing beside the logits is touched"
+
+
+def cross_entropies_of_nothing() -> None:
+    assert losses_in_place(torch.zeros(0, 5), torch.zeros(0).long(), True).shape == (0,)
+
+
 CASES: tuple[Callable[[], None], ...] = (
     vq_scores_and_runner_up,
     vq_tokens_are_the_oracles_ties_included,
@@ -115,6 +144,8 @@ CASES: tuple[Callable[[], None], ...] = (
     c51_losses_and_gradients,
     c51_in_half_precision,
     c51_of_nothing_is_nothing,
+    cross_entropies_in_place,
+    cross_entropies_of_nothing,
 )
 
 if __name__ == "__main__":
