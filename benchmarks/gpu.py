@@ -26,8 +26,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 LIMIT = 600.0
 """Seconds for everything."""
 KERNEL_BENCHMARKS = (
-    "test_attention.py", "test_tree_attention.py", "test_vq_lookup.py", "test_c51_loss.py",
-    "test_linear_cross_entropy.py",
+    "test_attention.py", "test_vq_lookup.py", "test_c51_loss.py", "test_linear_cross_entropy.py",
+    "test_tree_attention.py",
 )  # fmt: skip
 PLANNING_BENCHMARKS = ("test_planning.py",)
 # Neither needs a package beyond torch, triton, NumPy and pytest.
