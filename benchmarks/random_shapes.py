@@ -13,8 +13,9 @@ import torch
 
 from jowa.kernels.attention import HEAD_SIZES, causal_attention_reference, fused_causal_attention
 from jowa.kernels.c51_loss import c51_loss, c51_loss_reference
+from jowa.kernels.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_reference
 from jowa.kernels.tree_attention import tree_attention, tree_attention_reference
-from jowa.kernels.vq_lookup import vq_lookup, vq_lookup_reference
+from jowa.kernels.vq_lookup import nearest_codes, vq_lookup, vq_lookup_reference
 
 PAGE = 37
 """Tokens of a page: a frame's 36 and the action's."""
@@ -34,13 +35,33 @@ def normal(generator: torch.Generator, device: torch.device, *shape: int, scale:
 def check_vq_lookup(generator: torch.Generator, device: torch.device) -> None:
     """The same tokens, ties and magnitudes included."""
     codes, width = integer(generator, 1, 2100), integer(generator, 1, 513)
-    # The oracle holds all differences in float64: a hundred megabytes at most.
-    count, scale = integer(generator, 0, min(3000, 13_000_000 // (codes * width))), 10.0 ** integer(generator, -3, 3)
+    # The oracle holds all differences in float64: a hundred megabytes at most, on a CPU what its caches take.
+    most = 13_000_000 if device.type == "cuda" else 1_000_000
+    count, scale = integer(generator, 0, min(3000, most // (codes * width))), 10.0 ** integer(generator, -3, 3)
     latents, codebook = normal(generator, device, count, width, scale=scale), normal(generator, device, codes, width)
     codebook *= scale
     if integer(generator, 0, 1):  # few levels: exact ties
         latents, codebook = (latents / scale).round() * scale, (codebook / scale).round() * scale
-    assert torch.equal(vq_lookup(latents, codebook), vq_lookup_reference(latents, codebook))
+    tokens, chosen = nearest_codes(latents, codebook)
+    assert torch.equal(tokens, vq_lookup_reference(latents, codebook)) and torch.equal(chosen, codebook[tokens])
+    assert torch.equal(vq_lookup(latents, codebook), tokens)
+
+
+def check_linear_cross_entropy(generator: torch.Generator, device: torch.device) -> None:
+    """The loss and three gradients, in float32 and in bfloat16, some rows not counted."""
+    rows, width, classes = integer(generator, 0, 300), integer(generator, 1, 130), integer(generator, 1, 2100)
+    dtype = torch.bfloat16 if integer(generator, 0, 1) else torch.float32
+    shapes = ((rows, width), (classes, width), (classes,))
+    tensors = [normal(generator, device, *shape, scale=0.5).to(dtype).requires_grad_() for shape in shapes]
+    targets = torch.randint(classes, (rows,), generator=generator)
+    targets = targets.masked_fill(torch.rand(rows, generator=generator) < 0.2, -100).to(device)
+    exact = [tensor.detach().double().requires_grad_() for tensor in tensors]
+    found, expected = linear_cross_entropy(*tensors, targets), linear_cross_entropy_reference(*exact, targets)
+    tolerance = 1e-4 if dtype == torch.float32 else 5e-2
+    torch.testing.assert_close(found.double(), expected.double(), rtol=tolerance, atol=tolerance)
+    gradients = (torch.autograd.grad(total, leaves) for total, leaves in ((found, tensors), (expected, exact)))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=tolerance, atol=tolerance)
 
 
 def check_c51_loss(generator: torch.Generator, device: torch.device) -> None:
@@ -103,6 +124,7 @@ def check_tree_attention(generator: torch.Generator, device: torch.device) -> No
 CHECKS: dict[str, Check] = {
     "vq_lookup": check_vq_lookup,
     "c51_loss": check_c51_loss,
+    "linear_cross_entropy": check_linear_cross_entropy,
     "causal_attention": check_causal_attention,
     "tree_attention": check_tree_attention,
 }

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchmarks.ceilings import add_rates
 from jowa.kernels.attention import causal_attention, causal_attention_reference, fused_causal_attention
 
 HEADS, LENGTH, SIZE = 12, 296, 64
@@ -83,9 +84,7 @@ def test_attention(compare, batch: int) -> None:
             lambda: both_ways(fused_causal_attention, tensors),
             lambda rival=rival: both_ways(rival, tensors), runs=30,
         )  # fmt: skip
-        for who, seconds in compare.rows[-1]["seconds"].items():
-            rates = {"TFLOP/s": work / seconds / 1e12, "GB/s": traffic / seconds / 1e9}
-            compare.note(f"causal attention, forward and backward, {who} beside {name}", shapes, **rates)
+        add_rates(compare.rows[-1], work, traffic, "cuda", torch.bfloat16)
     assert ratios, "no rival runs here"
     print(f"\nthe best rival takes {min(ratios.values()):.2f} times as long")
 
@@ -106,15 +105,18 @@ def test_attention_with_dropout(compare) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what a CPU takes is measured where there is no GPU")
-@pytest.mark.parametrize(("batch", "heads"), [(1, 4), (8, 4), (8, 12)])
-def test_attention_on_a_cpu(compare, batch: int, heads: int) -> None:
-    tensors = projections(batch, heads, "cpu", torch.float32)
+@pytest.mark.parametrize(("batch", "heads", "length", "size"), [(12, 4, 74, 32), (8, 8, 296, 64), (8, 12, 296, 64)])
+def test_attention_on_a_cpu(compare, batch: int, heads: int, length: int, size: int) -> None:
+    shape = (batch, length, heads, size)
+    tensors = [torch.randn(shape).transpose(1, 2).requires_grad_() for _ in range(4)]
     for ours, theirs in zip(
         both_ways(causal_attention, tensors), both_ways(causal_attention_reference, tensors), strict=True
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
     compare(
         "causal attention on a CPU, forward and backward, SDPA against matmul, softmax, matmul",
-        f"({batch} x {heads}, {LENGTH}, {SIZE}), float32",
+        f"({batch} x {heads}, {length}, {size}), float32",
         lambda: both_ways(causal_attention, tensors), lambda: both_ways(causal_attention_reference, tensors),
     )  # fmt: skip
+    weights = length * (length + 1) / 2 * size * heads * batch
+    add_rates(compare.rows[-1], 3.5 * 2 * 2 * weights, 12 * tensors[0].numel() * 4, "cpu", torch.float32)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.ceilings import add_rates
 from jowa.kernels.tree_attention import tree_attention
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -94,3 +95,7 @@ def test_tree_attention(compare, roots: int, context: int, queries: int, written
             f"{HEADS} heads of {WIDTH}, {str(DTYPE).removeprefix('torch.')}, {DEVICE}",
             lambda: tree_attention(*arguments), rival,
         )  # fmt: skip
+        seen = context + written  # the queries' own tokens in full, which is a little too many
+        numbers = roots * HEADS * WIDTH * (2 * ROWS * queries + 2 * context + 2 * ROWS * written)
+        work = 4 * roots * ROWS * HEADS * queries * seen * WIDTH
+        add_rates(compare.rows[-1], work, numbers * DTYPE.itemsize, DEVICE, DTYPE)

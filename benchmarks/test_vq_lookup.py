@@ -1,13 +1,15 @@
-"""Nearest codes, exact, against the product and argmin that everybody writes."""
+"""Nearest codes, exact, against the product and argmin that everybody writes, as it is and compiled."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from jowa.kernels.vq_lookup import vq_lookup
+from benchmarks.ceilings import add_rates
+from jowa.kernels.vq_lookup import nearest_codes, vq_lookup
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+WAITS = pytest.mark.skipif(DEVICE == "cpu", reason="waits for a GPU")
 
 
 def product_and_argmin(latents: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
@@ -15,21 +17,50 @@ def product_and_argmin(latents: torch.Tensor, codebook: torch.Tensor) -> torch.T
     return torch.addmm((codebook * codebook).sum(1), latents, codebook.T, alpha=-2.0).argmin(1)
 
 
-@pytest.mark.parametrize("frames", [1, 64, 512, pytest.param(4096, marks=pytest.mark.gpu)])
-@pytest.mark.parametrize(("codes", "width"), [(512, 64), (2048, 512)])
-def test_vq_lookup(compare, frames: int, codes: int, width: int) -> None:
-    if frames == 4096 and DEVICE == "cpu":
-        pytest.skip("waits for a GPU")
+def product_argmin_and_gather(latents: torch.Tensor, codebook: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same, and the codes."""
+    tokens = product_and_argmin(latents, codebook)
+    return tokens, codebook[tokens]
+
+
+def draw(frames: int, codes: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     codebook = torch.randn(codes, width, generator=generator).to(DEVICE)
-    latents = torch.randn(36 * frames, width, generator=generator).to(DEVICE)
-    # A GPU's rival is compiled, a CPU's is not: there compiling gains nothing on a product of this size.
-    rival = torch.compile(product_and_argmin) if DEVICE == "cuda" else product_and_argmin
-    same = (vq_lookup(latents, codebook) == rival(latents, codebook)).float().mean().item()
+    return torch.randn(36 * frames, width, generator=generator).to(DEVICE), codebook
+
+
+def measure(compare, latents: torch.Tensor, codebook: torch.Tensor, against: str, ours, rival) -> None:
+    """Both on the same numbers."""
+    (count, width), codes = latents.shape, len(codebook)
+    compare(
+        f"nearest codes, exact, against {against}", f"{count} latents, {codes} codes of {width}, float32, {DEVICE}",
+        lambda: ours(latents, codebook), lambda: rival(latents, codebook),
+    )  # fmt: skip
+    traffic = 4 * (count + codes) * width + 8 * count
+    add_rates(compare.rows[-1], 2 * count * codes * width, traffic, DEVICE, torch.float32)
+
+
+@pytest.mark.parametrize("frames", [1, 8, 64, 512, pytest.param(4096, marks=[pytest.mark.gpu, WAITS])])
+@pytest.mark.parametrize(("codes", "width"), [(512, 64), (2048, 512)])
+@torch.inference_mode()
+def test_vq_lookup(compare, frames: int, codes: int, width: int) -> None:
+    latents, codebook = draw(frames, codes, width)
+    same = (vq_lookup(latents, codebook) == product_and_argmin(latents, codebook)).float().mean().item()
     assert same > 0.99, "both search for the same thing"
-    with torch.inference_mode():
-        compare(
-            "nearest codes, exact, against product and argmin",
-            f"{36 * frames} latents, {codes} codes of {width}, float32",
-            lambda: vq_lookup(latents, codebook), lambda: rival(latents, codebook),
-        )  # fmt: skip
+    measure(compare, latents, codebook, "product and argmin", vq_lookup, product_and_argmin)
+
+
+@pytest.mark.parametrize("frames", [64, pytest.param(4096, marks=[pytest.mark.gpu, WAITS])])
+@pytest.mark.parametrize(("codes", "width"), [(512, 64), (2048, 512)])
+@torch.inference_mode()
+def test_vq_lookup_against_the_compiler(compare, frames: int, codes: int, width: int) -> None:
+    latents, codebook = draw(frames, codes, width)
+    compiled = torch.compile(product_and_argmin, dynamic=False)
+    measure(compare, latents, codebook, "torch.compile of product and argmin", vq_lookup, compiled)
+
+
+@pytest.mark.parametrize(("codes", "width"), [(512, 64), (2048, 512)])
+@torch.inference_mode()
+def test_nearest_codes(compare, codes: int, width: int) -> None:
+    latents, codebook = draw(64, codes, width)
+    measure(compare, latents, codebook, "product, argmin and gather", nearest_codes, product_argmin_and_gather)

@@ -187,3 +187,41 @@ class Engine:
 
 def peak(bfloat16: bool) -> float: ...
 def apply(function: str, x: _Float, instructions: str | None = None) -> _Float: ...
+def nearest_codes(
+    latents: int,
+    rows: int,
+    codebook: int,
+    codes: int,
+    width: int,
+    tokens: int,
+    chosen: int,
+    threads: int,
+    instructions: str | None = None,
+) -> list[int]: ...
+def critic_forward(
+    logits: int,
+    taken: int,
+    successor: int,
+    rewards: int,
+    discounts: int,
+    td: int,
+    gap: int,
+    sizes: list[int],
+    numbers: list[float],
+    threads: int,
+    instructions: str | None = None,
+) -> None: ...
+def critic_backward(
+    logits: int,
+    taken: int,
+    successor: int,
+    rewards: int,
+    discounts: int,
+    td_gradient: int,
+    gap_gradient: int,
+    gradient: int,
+    sizes: list[int],
+    numbers: list[float],
+    threads: int,
+    instructions: str | None = None,
+) -> None: ...

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jowa.kernels.c51_projection import c51_projection
+from jowa.kernels.c51_projection import c51_projection, check_atoms
+from jowa.kernels.native import native_runs
 
 EPSILON = 1e-8
 """Added to probabilities before the logarithm, as published."""
@@ -26,24 +27,17 @@ def c51_loss(
     expectation on atoms spread evenly over [v_min, v_max].  m is the projection of r + g Z' (Bellemare et al. 2017):
     ``successor`` float (N, Z) the distribution of Z', ``rewards`` and ``discounts`` float (N,), a discount of 0 for r
     alone; none of them gets a gradient.  With Triton on a GPU one kernel each way, without a tensor of N Z Z
-    (:mod:`jowa.kernels.c51_loss_triton`), else :func:`c51_loss_reference`.
-    Raises ValueError for shapes, dtypes or devices that do not fit.
+    (:mod:`jowa.kernels.c51_loss_triton`), on a CPU native code (:mod:`jowa.kernels.c51_loss_native`), else
+    :func:`c51_loss_reference`.  Raises ValueError for shapes, dtypes or devices that do not fit.
     """
     _check(logits, actions, successor, rewards, discounts)
-    if not _runs_triton(logits):
+    check_atoms("logits", logits.shape[3], v_min, v_max)
+    triton = _runs_triton(logits)
+    if not triton and not native_runs(logits):
         return c51_loss_reference(logits, actions, successor, rewards, discounts, v_min, v_max)
-    return fused_c51_loss(logits, actions, successor, rewards, discounts, v_min, v_max)
-
-
-def fused_c51_loss(
-    logits: Tensor, actions: Tensor, successor: Tensor, rewards: Tensor, discounts: Tensor, v_min: float, v_max: float
-) -> tuple[Tensor, Tensor]:
-    """The custom operation ``torch.ops.jowa.c51_loss``, which autograd and torch.compile know; see :func:`c51_loss`.
-
-    Without Triton it computes by the definition.
-    """
     targets = (tensor.detach().float().contiguous() for tensor in (successor, rewards, discounts))
-    td, gap = torch.ops.jowa.c51_loss(logits.contiguous(), actions.contiguous(), *targets, v_min, v_max)
+    own = logits if triton else logits.float()
+    td, gap = torch.ops.jowa.c51_loss(own.contiguous(), actions.contiguous(), *targets, v_min, v_max)
     return td, gap
 
 
@@ -81,16 +75,17 @@ def _check(logits: Tensor, actions: Tensor, successor: Tensor, rewards: Tensor, 
             f"{tuple(logits.shape)}, {tuple(actions.shape)}, {tuple(rewards.shape)}, {tuple(discounts.shape)} and "
             f"{tuple(successor.shape)}"
         )
-    if not logits.is_floating_point() or actions.dtype != torch.int64:
-        raise ValueError(f"logits must be floating and actions int64, got {logits.dtype} and {actions.dtype}")
-    for name, tensor in (
-        ("actions", actions),
-        ("successor", successor),
-        ("rewards", rewards),
-        ("discounts", discounts),
-    ):
+    if actions.dtype != torch.int64:
+        raise ValueError(f"actions must be int64, got {actions.dtype}")
+    floats = {"logits": logits, "successor": successor, "rewards": rewards, "discounts": discounts}
+    for name, tensor in floats.items():
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} must be floating, got {tensor.dtype}")
+    for name, tensor in {"actions": actions, **floats}.items():
         if tensor.device != logits.device:
-            raise ValueError(f"logits are on {logits.device}, {name} on {tensor.device}: move them")
+            raise ValueError(f"{name} on {tensor.device}, logits on {logits.device}: move them")
+    if logits.shape[0] == 0 or logits.shape[2] == 0:
+        raise ValueError(f"logits (E, N, A, Z) must have at least one member and one action, got {tuple(logits.shape)}")
 
 
 @torch.library.custom_op("jowa::c51_loss", mutates_args=())
@@ -101,7 +96,9 @@ def _forward(
         from jowa.kernels.c51_loss_triton import forward
 
         return forward(logits, actions, successor, rewards, discounts, v_min, v_max, EPSILON)
-    return c51_loss_reference(logits, actions, successor, rewards, discounts, v_min, v_max)
+    from jowa.kernels.c51_loss_native import losses
+
+    return losses(logits, actions, successor, rewards, discounts, v_min, v_max)
 
 
 @torch.library.custom_op("jowa::c51_loss_backward", mutates_args=())
@@ -115,16 +112,9 @@ def _backward(
 
         gradients = (td_gradient, gap_gradient)
         return backward(logits, actions, successor, rewards, discounts, *gradients, v_min, v_max, EPSILON)
-    # Autograd does not reach into a custom operation, so the chain rule is written out.
-    targets = c51_projection(successor, rewards, discounts, v_min, v_max)
-    own, steps = logits.float().softmax(-1), torch.arange(len(actions), device=actions.device)
-    mean, atoms = own.mean(0), torch.linspace(v_min, v_max, logits.shape[-1], device=logits.device)
-    by_q = gap_gradient[:, None] * (mean * atoms).sum(-1).softmax(-1)
-    by_q[steps, actions] -= gap_gradient
-    by_mean = by_q[..., None] * atoms
-    by_mean[steps, actions] -= td_gradient[:, None] * targets / (mean[steps, actions] + EPSILON)
-    by_mean = by_mean / len(logits)
-    return (own * (by_mean - (own * by_mean).sum(-1, keepdim=True))).to(logits.dtype)
+    from jowa.kernels.c51_loss_native import gradient
+
+    return gradient(logits, actions, successor, rewards, discounts, v_min, v_max, td_gradient, gap_gradient)
 
 
 @_forward.register_fake

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jowa.kernels.vq_lookup import vq_lookup
+from jowa.kernels.vq_lookup import nearest_codes, vq_lookup
 
 
 def quantize(latents: Tensor, codebook: Tensor, settle: bool = True) -> tuple[Tensor, Tensor, Tensor]:
@@ -22,8 +22,8 @@ def quantize(latents: Tensor, codebook: Tensor, settle: bool = True) -> tuple[Te
     backward pass.  ``settle``, and what is refused: see
     :func:`jowa.kernels.vq_lookup.vq_lookup`.
     """
-    tokens = vq_lookup(latents, codebook, settle)
-    codes, commitment = _Quantize.apply(latents, codebook, tokens)  # type: ignore[no-untyped-call]
+    tokens, nearest = nearest_codes(latents, codebook, settle)
+    codes, commitment = _Quantize.apply(latents, codebook, tokens, nearest)  # type: ignore[no-untyped-call]
     return codes, tokens, commitment
 
 
@@ -37,15 +37,17 @@ def quantize_reference(latents: Tensor, codebook: Tensor) -> tuple[Tensor, Tenso
 
 class _Quantize(torch.autograd.Function):
     @staticmethod
-    def forward(context: Any, latents: Tensor, codebook: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        apart = latents - codebook[tokens]
+    def forward(
+        context: Any, latents: Tensor, codebook: Tensor, tokens: Tensor, nearest: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        apart = latents - nearest
         context.save_for_backward(apart, tokens)
         context.size, context.types = codebook.shape, (latents.dtype, codebook.dtype)
         return latents - apart, 2 * apart.float().pow(2).mean()
 
     @staticmethod
-    def backward(context: Any, by_codes: Tensor, by_commitment: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(context: Any, by_codes: Tensor, by_commitment: Tensor) -> tuple[Tensor, Tensor, None, None]:
         apart, tokens = context.saved_tensors
         pull = apart * (2 * by_commitment / apart.numel())
         by_codebook = torch.zeros(context.size, dtype=pull.dtype, device=pull.device).index_add_(0, tokens, -pull)
-        return (by_codes + pull).to(context.types[0]), by_codebook.to(context.types[1]), None
+        return (by_codes + pull).to(context.types[0]), by_codebook.to(context.types[1]), None, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def test_from_an_agent_to_an_agent(arguments: Any, command: Any, finished_run: P
     assert (settings["data"]["transitions"], settings["stage2"]["train_tokenizer"]) == (30, True)
     weights = (tmp_path / "fine" / "agent" / "model.safetensors").read_bytes()
 
-    (tmp_path / "fine" / "checkpoints" / "step-00000004.pt").unlink()
+    shutil.rmtree(tmp_path / "fine" / "checkpoints" / "step-00000004")
     again = command("jowa.finetune", *arguments(imagined))
     assert again.returncode == 0 and "at step 2 of 4" in again.stdout, again.stderr
     assert (tmp_path / "fine" / "agent" / "model.safetensors").read_bytes() == weights

@@ -13,6 +13,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from jowa.kernels import c51_loss_triton as c51
+from jowa.kernels import linear_cross_entropy_triton as entropy
 from jowa.kernels import vq_lookup_triton as vq
 
 POINTER, INTEGER, REAL = "*fp32", "i32", "fp32"
@@ -41,16 +42,34 @@ C51 |= dict.fromkeys(("v_min", "spacing", "epsilon"), REAL)
 C51_SIZES = {"E": 3, "A": 18, "Z": 51, "BLOCK_A": 32, "BLOCK_Z": 64}
 
 KERNELS = (
-    Kernel(
-        "vq_lookup", vq.nearest_two,
-        dict.fromkeys(("latents", "codebook", "squares", "lowest", "second"), POINTER)
-        | {"index": "*i32", "count": INTEGER, "codes": INTEGER},
-        {"D": 512, "BLOCK_N": vq.BLOCK_N, "BLOCK_V": vq.BLOCK_V, "BLOCK_D": vq.BLOCK_D}, vq.WARPS, vq.STAGES,
+    *(
+        Kernel(
+            name, vq.nearest_two,
+            dict.fromkeys(("latents", "codebook", "squares", "lowest", "second", "chosen"), POINTER)
+            | {"index": "*i32", "count": INTEGER, "codes": INTEGER},
+            {"D": 512, "BLOCK_N": vq.BLOCK_N, "BLOCK_V": vq.BLOCK_V, "BLOCK_D": vq.BLOCK_D, "GATHER": gather},
+            vq.WARPS, vq.STAGES,
+        )
+        for name, gather in (("vq_lookup", 0), ("vq_lookup with codes", vq.BLOCK_GATHER))
     ),
-    Kernel("c51_loss forward", c51.forward_kernel, C51 | {"td": POINTER, "gap": POINTER}, C51_SIZES, c51.WARPS),
-    Kernel(
-        "c51_loss backward", c51.backward_kernel,
-        C51 | {"td_gradient": POINTER, "gap_gradient": POINTER, "gradient": "*bf16"}, C51_SIZES, c51.WARPS,
+    *(
+        Kernel(f"c51_loss {way}{words}", function, C51 | {"logits": kind} | types, C51_SIZES, c51.WARPS)
+        for words, kind in (("", "*bf16"), (" in fp16", "*fp16"), (" in fp32", POINTER))
+        for way, function, types in (
+            ("forward", c51.forward_kernel, {"td": POINTER, "gap": POINTER}),
+            ("backward", c51.backward_kernel,
+             {"td_gradient": POINTER, "gap_gradient": POINTER, "gradient": kind}),
+        )
+    ),
+    *(
+        Kernel(
+            f"cross-entropy of {classes} classes in {dtype}{' with gradient' if gradient else ''}",
+            entropy.in_place_kernel, {"logits": f"*{dtype}", "targets": "*i64", "losses": POINTER},
+            {"V": classes, "BLOCK": classes, "DIFFERENTIATE": gradient}, entropy.warps_of(classes),
+        )
+        for classes in (512, 2048, 16384)
+        for dtype in ("fp32", "fp16", "bf16")
+        for gradient in (False, True)
     ),
 )  # fmt: skip
 

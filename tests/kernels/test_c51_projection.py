@@ -57,3 +57,28 @@ def test_the_mean_moves_as_the_bellman_equation_says() -> None:
     rewards = torch.tensor([-1.0, 0.0, 0.5, 1.0])
     projected = c51_projection(probabilities, rewards, torch.full((4,), 0.99), -10.0, 30.0)
     torch.testing.assert_close(projected @ atoms, rewards + 0.99 * (probabilities @ atoms), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("number", "change", "message"),
+    [
+        (0, lambda probabilities: probabilities[0], r"probabilities must be \(N, Z\)"),
+        (0, lambda probabilities: probabilities[:, :1], "probabilities must have at least 2 atoms, got 1"),
+        (0, lambda probabilities: probabilities.long(), "probabilities must be floating"),
+        (1, lambda rewards: rewards[1:], r"rewards must have shape \(4,\)"),
+        (2, lambda discounts: discounts[:, None], r"discounts must have shape \(4,\)"),
+        (1, lambda rewards: rewards.int(), "rewards must be floating"),
+        (2, lambda discounts: discounts.to("meta"), "discounts on meta, probabilities on cpu"),
+    ],
+)
+def test_what_does_not_fit_is_refused(number: int, change, message: str) -> None:
+    arguments = [draw(4, 5, 0), torch.zeros(4), torch.ones(4)]
+    arguments[number] = change(arguments[number])
+    with pytest.raises(ValueError, match=message):
+        c51_projection(*arguments, -2.0, 2.0)
+    with pytest.raises(ValueError, match="v_min must be below v_max"):
+        c51_projection(draw(4, 5, 0), torch.zeros(4), torch.ones(4), 2.0, 2.0)
+
+
+def test_nothing_is_nothing() -> None:
+    assert c51_projection(torch.zeros(0, 5), torch.zeros(0), torch.zeros(0), -2.0, 2.0).shape == (0, 5)

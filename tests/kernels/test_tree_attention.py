@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 from tree_cases import HALVES, LEVELS, PAGE, Level
 
 from jowa.kernels.tree_attention import tree_attention, tree_attention_reference
+
+# A machine with a GPU may have nothing beyond torch, triton, NumPy and pytest.
+st = pytest.importorskip("hypothesis.strategies")
+given, settings = (getattr(pytest.importorskip("hypothesis"), name) for name in ("given", "settings"))
 
 NAMES = (
     "queries", "context_keys", "context_values", "context_lengths",

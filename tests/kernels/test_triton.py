@@ -27,10 +27,13 @@ def test_kernels_agree_with_their_oracles_in_the_interpreter(tmp_path: Path) -> 
     assert run("interpreted.py", tmp_path) == [
         "passed: vq_scores_and_runner_up",
         "passed: vq_tokens_are_the_oracles_ties_included",
+        "passed: vq_of_numbers_that_are_none",
         "passed: vq_of_nothing_is_nothing",
         "passed: c51_losses_and_gradients",
         "passed: c51_in_half_precision",
         "passed: c51_of_nothing_is_nothing",
+        "passed: cross_entropies_in_place",
+        "passed: cross_entropies_of_nothing",
     ]
 
 
@@ -39,7 +42,17 @@ def test_kernels_compile_for_the_target_hardware(tmp_path: Path) -> None:
     lines = run("compiled.py", tmp_path)
     assert [line.split(",")[0] for line in lines] == [
         f"compiled: {kernel} for sm_{capability}"
-        for kernel in ("vq_lookup", "c51_loss forward", "c51_loss backward")
+        for kernel in (
+            "vq_lookup",
+            "vq_lookup with codes",
+            *(f"c51_loss {way}{dtype}" for dtype in ("", " in fp16", " in fp32") for way in ("forward", "backward")),
+        )
+        for capability in (80, 90)
+    ] + [
+        f"compiled: cross-entropy of {classes} classes in {dtype}{gradient} for sm_{capability}"
+        for classes in (512, 2048, 16384)
+        for dtype in ("fp32", "fp16", "bf16")
+        for gradient in ("", " with gradient")
         for capability in (80, 90)
     ]
 

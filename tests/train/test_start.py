@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-import jowa.train.checkpoint as checkpoint_module
 from jowa.agent import Agent
 from jowa.errors import UsageError
 from jowa.games import get_game
-from jowa.train.checkpoint import checkpoints, load_checkpoint
+from jowa.train.checkpoint import checkpoints, step_of
 from jowa.train.feed import Feed
 from jowa.train.loop import Trainer
 from jowa.train.session import train
@@ -113,12 +112,12 @@ def test_a_run_of_its_own_trains_each_game_under_its_own(small_config: Any) -> N
 
 
 def test_stopped_after_any_step_and_resumed(
-    fine: Any, run_trainer: Any, assert_same_state: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fine: Any, run_trainer: Any, assert_same_state: Any, read_state: Any, tmp_path: Path
 ) -> None:
     """With a tokenizer that trains, imagined segments and random ensemble mixtures: all of it follows from the step."""
-    monkeypatch.setattr(checkpoint_module, "KEPT", 100)
     changes = {
         "checkpoint.every": 1,
+        "checkpoint.keep": 100,
         "stage2.target_every": 2,
         "objective.ensemble": "rem",
         "objective.conservative": "combo",
@@ -126,14 +125,13 @@ def test_stopped_after_any_step_and_resumed(
     config = fine(changes)
     run_trainer(config)
     saved = checkpoints(config.out / "checkpoints")
-    final = load_checkpoint(saved[-1])
-    assert final["step"] == 4
+    final = read_state(saved[-1])
+    assert [step_of(path) for path in saved] == [1, 2, 3, 4]
     for stopped in saved[:-1]:
         again = fine(changes | {"out": tmp_path / stopped.stem, "checkpoint.every": 100})
-        (again.out / "checkpoints").mkdir(parents=True)
-        shutil.copy(stopped, again.out / "checkpoints")
+        shutil.copytree(stopped, again.out / "checkpoints" / stopped.name)
         assert run_trainer(again).step == 4
-        assert_same_state(load_checkpoint(checkpoints(again.out / "checkpoints")[-1]), final)
+        assert_same_state(read_state(checkpoints(again.out / "checkpoints")[-1]), final)
 
 
 @pytest.mark.parametrize(
