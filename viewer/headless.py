@@ -55,10 +55,7 @@ class Director:
     def tell(self, *commands: told.Command) -> None:
         """Send, and let what follows be drawn."""
         self.window.session.send(*commands)
-        stop = time.monotonic() + 0.4
-        while time.monotonic() < stop:
-            QApplication.processEvents()
-            time.sleep(0.005)
+        self.wait(lambda moment: self.window.session.idle)
         self.wait()
 
 

@@ -63,6 +63,11 @@ class Session:
         for command in commands:
             self._commands.put(command)
 
+    @property
+    def idle(self) -> bool:
+        """Whether every command was carried out."""
+        return self._commands.unfinished_tasks == 0
+
     def close(self, timeout: float = 0.5) -> bool:
         """Ask the thread to end and wait a little; False when it is still thinking (it dies with the process)."""
         self._closing.set()
@@ -94,6 +99,7 @@ class Session:
             if isinstance(command, told.Quit):
                 return
             self._attempt(_TITLES.get(type(command), "Not possible"), partial(self._obey, command))
+            self._commands.task_done()
 
     def _next_command(self) -> Command:
         """The next command; raises :class:`queue.Empty` when it is time to decide."""

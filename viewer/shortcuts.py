@@ -50,7 +50,7 @@ SHORTCUTS = (
     Shortcut("mode_take_over", "I &take over", ("F6",), "&Mode", checkable=True),
     Shortcut("mode_dream", "&Dream from here", ("F7",), "&Mode", checkable=True),
     Shortcut("mode_replay", "&Replay a recording", ("F8",), "&Mode", checkable=True),
-    Shortcut("dream", "&Into the dream and back", ("Return",), "&Mode"),
+    Shortcut("dream", "&Into the dream and back", ("Z",), "&Mode"),
     Shortcut("person", "I play in the drea&m", ("M",), "&Mode", checkable=True),
     Shortcut("planner_none", "&Greedy", ("G",), "P&lanner", checkable=True),
     Shortcut("planner_beam", "&Beam search", ("B",), "P&lanner", checkable=True),

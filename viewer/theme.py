@@ -122,15 +122,12 @@ def _sheet(theme: Colours) -> str:
     QPushButton, QToolButton {{ background: {theme.raised}; border: 1px solid {theme.line}; border-radius: 4px;
         padding: 3px 9px; min-height: 18px; }}
     QPushButton:hover, QToolButton:hover {{ border-color: {theme.plan}; }}
-    QPushButton:focus, QToolButton:focus, QComboBox:focus, QAbstractSpinBox:focus, QCheckBox:focus {{
+    QPushButton:focus, QToolButton:focus {{
         border: 1px solid {theme.plan}; }}
     QPushButton:checked, QToolButton:checked {{ background: {theme.plan}; color: {theme.ground};
         border-color: {theme.plan}; }}
     QPushButton:disabled, QToolButton:disabled {{ color: {theme.muted}; background: {theme.ground}; }}
-    QComboBox, QAbstractSpinBox {{ background: {theme.raised}; border: 1px solid {theme.line}; border-radius: 4px;
-        padding: 2px 6px; min-height: 20px; selection-background-color: {theme.plan}; }}
-    QAbstractSpinBox {{ padding-right: 2px; }}
-    QComboBox QAbstractItemView {{ background: {theme.surface}; border: 1px solid {theme.line}; }}
+    QComboBox, QAbstractSpinBox {{ min-height: 24px; }}
     QTabWidget::pane {{ border: 0; }}
     QTabBar::tab {{ background: transparent; color: {theme.muted}; padding: 5px 12px; border: 0;
         border-bottom: 2px solid transparent; }}

@@ -25,7 +25,7 @@ class CriticPanel(Panel):
     def __init__(self, feed: Feed) -> None:
         super().__init__(feed)
         self.found: Distributions | None = None
-        self.toggle = QPushButton("&Distributions")
+        self.toggle = QPushButton("Distributions")
         self.toggle.setCheckable(True)
         self.toggle.setToolTip("The value distribution of each action instead of its mean (D)")
         self.toggle.toggled.connect(self._ask)
@@ -39,6 +39,11 @@ class CriticPanel(Panel):
         if not wanted:
             self.found = None
         self._canvas.update()
+
+    @property
+    def _spread_out(self) -> bool:
+        """Whether distributions are drawn: once they were asked for and came."""
+        return self.found is not None and self.toggle.isChecked()
 
     def _show_distributions(self, found: Distributions) -> None:
         self.found = found
@@ -68,7 +73,7 @@ class CriticPanel(Panel):
         actions = np.flatnonzero(self.moment.legal)
         area = place.adjusted(0, 0, 0, -AXIS - LEGEND)
         row = min(area.height() / len(actions), MOST_ROW)
-        spread = self.found is not None and self.toggle.isChecked()
+        spread = self._spread_out
         low, high = self._range(actions)
         span = QRectF(NAME, 0, place.width() - NAME - NUMBER, row * len(actions))
         self._axis(painter, span, low, high)
@@ -84,7 +89,8 @@ class CriticPanel(Panel):
 
     def _range(self, actions: np.ndarray) -> tuple[float, float]:
         assert self.moment is not None
-        if self.found is not None and self.toggle.isChecked():
+        if self._spread_out:
+            assert self.found is not None
             seen = self.found.probabilities[:, actions].max((0, 1)) > 0.002
             atoms = self.found.atoms[seen] if seen.any() else self.found.atoms
             return float(atoms[0]), float(atoms[-1]) + 1e-6
@@ -181,7 +187,7 @@ class CriticPanel(Panel):
     def _legend(self, painter: QPainter, place: QRectF) -> None:
         colours = theme.colours()
         painter.setFont(theme.font(theme.SMALL))
-        what = "distribution of the return" if self.toggle.isChecked() else "Q ± spread"
+        what = "return" if self._spread_out else "Q ± spread"
         painter.setPen(colours.color("muted"))
         painter.drawText(
             place, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, f"{what}, in clipped reward"

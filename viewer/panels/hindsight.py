@@ -11,9 +11,22 @@ from jowa.viewer.events import Hindsight, Moment
 from jowa.viewer.feed import Feed
 from jowa.viewer.panels.panel import MOST_SHOWN, Canvas, Panel, draw_crisp, image_of
 
-GAP, WORDS, MOST_SIDE, CURVE = 10, 48, 196.0, 96.0
+GAP, WORDS, MOST_SIDE, CURVE = 10, 52, 220.0, 130.0
 GRID = 6
 """Tokens along each side of a frame."""
+
+
+def _grid(count: int, place: QRectF) -> tuple[float, int]:
+    """Side of the frames and columns of the grid in which ``count`` of them are largest, above the curve."""
+
+    def side(columns: int) -> float:
+        rows = -(-count // columns)
+        across = (place.width() - GAP * (columns - 1)) / columns
+        return min(across, (place.height() - CURVE) / rows - WORDS, MOST_SIDE)
+
+    # One row unless several make the frames much larger.
+    columns = max(range(1, count + 1), key=lambda number: side(number) * (1.0 if number == count else 0.75))
+    return max(side(columns), 40.0), columns
 
 
 class HindsightPanel(Panel):
@@ -28,7 +41,7 @@ class HindsightPanel(Panel):
 
     def show_moment(self, moment: Moment) -> None:
         """See :meth:`Panel.show_moment`."""
-        self.aside.setText("share of 36 tokens that came true; red: those that did not")
+        self.aside.setText("red: tokens that did not come true")
         self._canvas.update()
 
     def _paint(self, painter: QPainter, place: QRectF) -> None:
@@ -36,23 +49,25 @@ class HindsightPanel(Panel):
             return
         looks = self.moment.hindsight
         colours = theme.colours()
-        columns = 1 + max(len(looks), 1)
-        side = min((place.width() - GAP * (columns - 1)) / columns, place.height() - WORDS, MOST_SIDE)
-        top = 0.0
-        draw_crisp(painter, image_of(self.moment.reconstruction), QRectF(0, top, side, side))
+        side, columns = _grid(1 + max(len(looks), 1), place)
+        draw_crisp(painter, image_of(self.moment.reconstruction), QRectF(0, 0, side, side))
         painter.setFont(theme.font(theme.TEXT, bold=True))
         painter.setPen(colours.color("text"))
-        painter.drawText(QRectF(0, top + side + 4, side, 18), Qt.AlignmentFlag.AlignLeft, "what happened")
+        painter.drawText(QRectF(0, side + 4, side, 18), Qt.AlignmentFlag.AlignLeft, "happened")
         if not looks:
             painter.setFont(theme.font())
             painter.setPen(colours.color("muted"))
-            words = QRectF(side + 2 * GAP, top, place.width() - side - 2 * GAP, side)
-            painter.drawText(words, Qt.AlignmentFlag.AlignVCenter | Qt.TextFlag.TextWordWrap,
-                             "Step once or twice with a planner: then its imagination can be compared.")  # fmt: skip
+            words = QRectF(side + 2 * GAP, 0, place.width() - side - 2 * GAP, side)
+            painter.drawText(
+                words, Qt.AlignmentFlag.AlignVCenter | Qt.TextFlag.TextWordWrap,
+                "Step once or twice with a planner: then its imagination can be compared.",
+            )  # fmt: skip
         for number, look in enumerate(looks, 1):
-            self._column(painter, QRectF(number * (side + GAP), top, side, side), look)
-        if place.height() - side - WORDS > CURVE:
-            self._curve(painter, QRectF(0, side + WORDS + 24, place.width(), CURVE))
+            row, column = divmod(number, columns)
+            self._column(painter, QRectF(column * (side + GAP), row * (side + WORDS), side, side), look)
+        bottom = -(-(1 + max(len(looks), 1)) // columns) * (side + WORDS)
+        if place.height() - bottom >= CURVE - 1:
+            self._curve(painter, QRectF(0, bottom + 24, place.width(), CURVE - 24))
 
     def _curve(self, painter: QPainter, box: QRectF) -> None:
         """The share imagined one step before, over the last moments."""
@@ -62,7 +77,11 @@ class HindsightPanel(Panel):
         index, shares = trace.index[recent], trace.came_true[recent]
         painter.setFont(theme.font(theme.SMALL))
         painter.setPen(colours.color("muted"))
-        painter.drawText(box.translated(0, -20), Qt.AlignmentFlag.AlignLeft, "imagined 1 step before, over time")
+        painter.drawText(
+            box.translated(0, -20),
+            Qt.AlignmentFlag.AlignLeft,
+            "share of the tokens imagined 1 step ago that came true, moment by moment",
+        )
         plot = box.adjusted(40, 4, 0, -6)
         for share in (0.0, 0.5, 1.0):
             y = plot.bottom() - share * plot.height()
@@ -103,11 +122,13 @@ class HindsightPanel(Panel):
         ago = "1 step ago" if look.steps == 1 else f"{look.steps} steps ago"
         line = QRectF(box.left(), box.bottom() + 4, box.width(), 18)
         painter.drawText(line, Qt.AlignmentFlag.AlignLeft, ago)
-        if look.came_true is not None:
-            tone = "gain" if look.came_true >= 0.9 else "greedy" if look.came_true >= 0.7 else "loss"
-            painter.setPen(colours.color(tone))
-            painter.drawText(line, Qt.AlignmentFlag.AlignRight, f"{look.came_true:.0%}")
-        if look.mean is not None:
-            painter.setFont(theme.font(theme.SMALL))
-            painter.setPen(colours.color("muted"))
-            painter.drawText(line.translated(0, 20), Qt.AlignmentFlag.AlignLeft, f"mean of last 100: {look.mean:.0%}")
+        if look.mean is None:
+            return
+        words, share = line.translated(0, 18), look.came_true
+        painter.setFont(theme.font(theme.SMALL))
+        painter.setPen(colours.color("muted"))
+        painter.drawText(words, Qt.AlignmentFlag.AlignRight, f"mean {look.mean:.0%}")
+        if share is not None:
+            painter.setFont(theme.font(theme.TEXT, bold=True))
+            painter.setPen(colours.color("gain" if share >= 0.9 else "greedy" if share >= 0.7 else "loss"))
+            painter.drawText(words, Qt.AlignmentFlag.AlignLeft, f"{share:.0%}")

@@ -54,7 +54,7 @@ class Sheet(QWidget):
         paths = moment.tree.paths if moment.tree is not None else ()
         deepest = max((len(path.nodes) for path in paths), default=1) or 1
         across = (room.width() - LABEL) // deepest - theme.GAP
-        down = room.height() // max(len(paths), 1) - CAPTION - ROW_GAP
+        down = room.height() // min(max(len(paths), 1), 4) - CAPTION - ROW_GAP
         self.side = min(max(min(across, down), SMALLEST), LARGEST)
         for row, path in enumerate(paths):
             for column, node in enumerate(path.nodes):
