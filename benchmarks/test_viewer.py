@@ -6,11 +6,11 @@ import gc
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import Comparison
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 pytest.importorskip("PyQt6.QtWidgets")
@@ -22,7 +22,7 @@ from PyQt6.QtWidgets import QApplication
 from jowa.agent import Agent, Planning
 from jowa.config import ModelConfig, TokenizerConfig
 from jowa.model import WorldActionModel
-from jowa.planner import PlannerConfig
+from jowa.planner import Plan, Planner, PlannerConfig
 from jowa.tokenizer import Tokenizer
 from jowa.viewer import commands as told
 from jowa.viewer.session import Session
@@ -30,13 +30,30 @@ from jowa.viewer.session import Session
 STEPS = int(os.environ.get("VIEWER_STEPS", "20000"))
 
 
-def make_agent(planner: PlannerConfig, width: int = 32) -> Agent:
+class SlowAgent(Agent):
+    """Searches again and again for two seconds: this small model's tree is exhausted sooner."""
+
+    def planner(self, config: PlannerConfig) -> Planner:
+        planner = super().planner(config)
+        plan = planner.plan
+
+        def slowly(*arguments: Any, **settings: Any) -> Plan:
+            stop = time.perf_counter() + 2
+            while (found := plan(*arguments, **settings)) and time.perf_counter() < stop:
+                pass
+            return found
+
+        planner.plan = slowly  # type: ignore[method-assign]
+        return planner
+
+
+def make_agent(planner: PlannerConfig, width: int = 32, kind: type[Agent] = Agent) -> Agent:
     torch.manual_seed(0)
     tokenizer = Tokenizer(TokenizerConfig("local", vocab_size=64, code_dim=8, channels=32))
     model = WorldActionModel(
         ModelConfig(layers=2, heads=2, width=width, q_width=32, q_ensemble=2, vocab_size=64, context_steps=6)
     )
-    return Agent(tokenizer, model, {"Pong": 39}, planning=Planning(planner, context=2))
+    return kind(tokenizer, model, {"Pong": 39}, planning=Planning(planner, context=2))
 
 
 def resident() -> float:
@@ -46,7 +63,7 @@ def resident() -> float:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
-def test_memory_of_a_long_session(compare: Comparison) -> None:
+def test_memory_of_a_long_session(compare) -> None:
     session = Session("Pong")
     session.use(make_agent(PlannerConfig("beam", 2, 1)), "benchmark")
     session.start()
@@ -69,14 +86,14 @@ def test_memory_of_a_long_session(compare: Comparison) -> None:
     assert growth < 50
 
 
-def test_event_loop_beside_a_slow_planner(compare: Comparison) -> None:
+def test_event_loop_beside_a_slow_planner(compare) -> None:
     from jowa.viewer.settings import open_settings
     from jowa.viewer.window import Window
 
     application = QApplication.instance() or QApplication([])
     session = Session("Pong")
-    config = PlannerConfig("mcts", horizon=4, simulations=10_000, milliseconds=2000)
-    session.use(make_agent(config, width=128), "benchmark")
+    config = PlannerConfig("mcts", horizon=4, simulations=200, reuse=False)
+    session.use(make_agent(config, 128, SlowAgent), "benchmark")
     window = Window(session, open_settings(Path(os.devnull)))
     window.show()
     session.start()

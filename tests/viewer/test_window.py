@@ -294,15 +294,16 @@ def test_settings_come_back(open_window: Open, settled: Settled, tmp_path: Path)
     window.actions_["light"].trigger()
     window.actions_["square"].trigger()
     window.columns.setSizes([500, 420, 312])
-    sizes = window.columns.sizes()
+    share = window.columns.sizes()[0] / sum(window.columns.sizes())
     window.close()
     again = open_window()
     settled(again)
     state = again.session.state
     assert (state.planner.name, state.planner.simulations, state.planner.respect_ends) == ("mcts", 33, False)
     assert (state.speed, state.context, state.game) == (None, 1, "Freeway")
-    assert theme.colours().name == "light" and again.game.square_pixels and again.columns.sizes() == sizes
+    assert theme.colours().name == "light" and again.game.square_pixels
     assert again.controls.speed.currentText() == "as fast as possible"
+    assert abs(again.columns.sizes()[0] / sum(again.columns.sizes()) - share) < 0.01
 
 
 def test_damaged_settings_are_left_out(tmp_path: Path) -> None:
