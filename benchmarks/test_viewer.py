@@ -86,7 +86,7 @@ def test_memory_of_a_long_session(compare) -> None:
     assert growth < 50
 
 
-def test_event_loop_beside_a_slow_planner(compare) -> None:
+def test_event_loop_beside_a_slow_planner(compare, tmp_path: Path) -> None:
     from jowa.viewer.settings import open_settings
     from jowa.viewer.window import Window
 
@@ -94,7 +94,7 @@ def test_event_loop_beside_a_slow_planner(compare) -> None:
     session = Session("Pong")
     config = PlannerConfig("mcts", horizon=4, simulations=200, reuse=False)
     session.use(make_agent(config, 128, SlowAgent), "benchmark")
-    window = Window(session, open_settings(Path(os.devnull)))
+    window = Window(session, open_settings(tmp_path / "viewer.ini"))
     window.show()
     session.start()
     session.send(told.SetSpeed(None), told.Run())

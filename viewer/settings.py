@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PyQt6.QtCore import QSettings
 
+from jowa.errors import UsageError
 from jowa.planner import PlannerConfig
 from jowa.viewer import commands as told
 from jowa.viewer.agents import DEMO
@@ -19,8 +20,13 @@ _NONE = "none"
 
 
 def open_settings(path: Path | None = None) -> QSettings:
-    """The ini file at ``path``, or the user's own."""
+    """The ini file at ``path``, or the user's own.
+
+    Raises :class:`UsageError` where something else than a file stands: Qt replaces what it finds, even a device.
+    """
     if path is not None:
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path} is no file: expected the name of an ini file to keep settings in")
         return QSettings(str(path), QSettings.Format.IniFormat)
     return QSettings(QSettings.Format.IniFormat, QSettings.Scope.UserScope, "jowa", "viewer")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -105,14 +106,20 @@ def run(options: Options) -> int:
     check_display(options.windowless)
     from PyQt6.QtWidgets import QApplication
 
-    from jowa.viewer.settings import last_agent, open_settings
+    from jowa.viewer.settings import open_settings
 
     application = QApplication.instance() or QApplication(sys.argv[:1])
     assert isinstance(application, QApplication)
-    kept = options.settings
-    if options.windowless and kept is None:
-        kept = Path(os.devnull)
-    settings = open_settings(kept)
+    if not options.windowless or options.settings is not None:
+        return _run_with(options, application, open_settings(options.settings))
+    with tempfile.TemporaryDirectory(prefix="jowa-viewer-") as folder:
+        return _run_with(options, application, open_settings(Path(folder) / "viewer.ini"))
+
+
+def _run_with(options: Options, application: Any, settings: Any) -> int:
+    """See :func:`run`."""
+    from jowa.viewer.settings import last_agent
+
     if options.theme is not None:
         settings.setValue("window/theme", options.theme)
     agent = options.agent or last_agent(settings)

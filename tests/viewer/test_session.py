@@ -129,7 +129,9 @@ def test_a_dream_begins_here_and_the_game_waits(drive: Drive) -> None:
     driver.moment(told.Step())
     driver.moment(told.GoTo(dream.index))
     driver.session.send(told.SetPerson(True), told.Run())
-    again = driver.wait(Moment, lambda moment: moment.index == dreamt.index and moment.mode == "dream")
+    driver.wait(Moment, lambda moment: moment.newest >= dreamt.index and moment.index > dream.index)
+    driver.session.send(told.Pause())
+    again = driver.moment(told.GoTo(dreamt.index))
     assert np.array_equal(again.frame, dreamt.frame)  # chance is the same again
     driver.session.send(told.Pause())
     awake = driver.moment(told.SetMode("play"))

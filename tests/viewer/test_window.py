@@ -22,6 +22,7 @@ from PyQt6.QtWidgets import QApplication, QDialog, QWidget
 from pytestqt.qtbot import QtBot
 
 from jowa.agent import Agent
+from jowa.errors import UsageError
 from jowa.viewer import commands as told
 from jowa.viewer import theme
 from jowa.viewer.events import Failed
@@ -312,6 +313,14 @@ def test_damaged_settings_are_left_out(tmp_path: Path) -> None:
     )
     settings = open_settings(tmp_path / "viewer.ini")
     assert recalled(settings) == [] and begin_with(settings) == {} and last_agent(settings) is None
+
+
+def test_settings_never_replace_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # stands for a device: Qt would put a file in its place
+    for place in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(UsageError, match="is no file"):
+            open_settings(place)
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_a_broken_agent_gives_a_dialog_and_the_session_lives(

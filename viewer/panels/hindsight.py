@@ -80,7 +80,7 @@ class HindsightPanel(Panel):
         painter.drawText(
             box.translated(0, -20),
             Qt.AlignmentFlag.AlignLeft,
-            "share of the tokens imagined 1 step ago that came true, moment by moment",
+            "came true of what was imagined 1 step ago, over time",
         )
         plot = box.adjusted(40, 4, 0, -6)
         for share in (0.0, 0.5, 1.0):
