@@ -106,6 +106,23 @@ class Agent:
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             return self.tokenizer.encode(torch.from_numpy(frames).to(self.device))
 
+    @torch.inference_mode()
+    def decode(self, tokens: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+        """Frames uint8 (..., 84, 84) as the tokenizer shows ``tokens`` (..., 36)."""
+        pixels = self.tokenizer.decode(torch.from_numpy(tokens.astype(np.int64)).to(self.device))
+        return (pixels * 255).round().byte().cpu().numpy()
+
+    @torch.inference_mode()
+    def value_distributions(self, context: Context) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The critic at the last frames of R contexts: atoms float32 (Z,), probabilities float32 (R, E, 18, Z) of each
+        member of its ensemble."""
+        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            logits = self.model(context.tokens, context.actions, context.tasks).q
+        config, rows = self.model.config, torch.arange(len(context.lengths), device=self.device)
+        probabilities = logits[:, rows, context.lengths - 1].float().softmax(-1).transpose(0, 1)
+        atoms = np.linspace(config.v_min, config.v_max, config.num_atoms, dtype=np.float32)
+        return atoms, probabilities.cpu().numpy()
+
     def save(self, folder: Path) -> None:
         """Write the agent folder; each file atomically, ``config.json`` last.
 

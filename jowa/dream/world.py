@@ -44,6 +44,15 @@ class Start:
             raise ValueError(f"actions must be {n - 1} numbers from 0 to 17, got {self.actions.tolist()}")
 
 
+@dataclass(frozen=True)
+class Moment:
+    """What a dream remembers at some moment."""
+
+    tokens: tuple[Tensor, ...]
+    """int64 (36,) each, oldest first."""
+    actions: tuple[int, ...]
+
+
 @dataclass
 class _Memory:
     """The last steps of one dream."""
@@ -116,6 +125,18 @@ class Dreams:
             memory.tokens.append(tokens)
             memory.actions.append(action)
         return self._show(found.tokens[:, 0]), found.rewards[:, 0].cpu().numpy(), found.ends[:, 0].cpu().numpy()
+
+    def moment(self, index: int) -> Moment:
+        """What dream ``index`` remembers now, for :meth:`return_to`."""
+        memory = self._memories[index]
+        return Moment(tuple(memory.tokens), tuple(memory.actions))
+
+    def return_to(self, index: int, moment: Moment) -> NDArray[np.uint8]:
+        """Let dream ``index`` go on from ``moment``, of a dream of the same agent; its last frame uint8 (84, 84)."""
+        memory = self._memories[index]
+        memory.tokens = deque(moment.tokens, maxlen=self.context)
+        memory.actions = deque(moment.actions, maxlen=self.context)
+        return self._show(memory.tokens[-1][None])[0]
 
     def tokens(self, index: int) -> NDArray[np.int64]:
         """int64 (36,): what dream ``index`` sees."""

@@ -1,0 +1,289 @@
+"""The session without Qt: who plays what, going back, modes, failures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jowa.agent import Agent
+from jowa.data.store import EpisodeStore
+from jowa.viewer import commands as told
+from jowa.viewer.events import Distributions, Failed, Moment, Notice, State
+from jowa.viewer.session import Session
+
+Drive = Callable[..., "Driver"]  # noqa: F821
+
+
+def test_it_decides_at_once_and_steps(drive: Drive, agent: Agent) -> None:
+    driver = drive()
+    first = driver.first
+    assert (first.index, first.step, first.taken, first.who) == (0, 0, None, "agent")
+    assert first.screen.shape == (210, 160, 3) and np.ptp(first.screen.astype(int)) > 0
+    assert np.array_equal(first.reconstruction, agent.decode(agent.encode(first.frame.copy()).numpy()))
+    assert first.legal[first.advice] and np.isneginf(first.q[~first.legal]).all()
+    second = driver.moment(told.Step())
+    assert (second.index, second.step) == (1, 1)
+    assert not driver.session.state.running
+    back = driver.moment(told.Back())
+    assert back.index == 0 and back.taken == first.advice
+    assert np.array_equal(back.q, first.q) and np.array_equal(back.screen, first.screen)
+
+
+def test_the_tree_shows_kept_and_pruned_plans(drive: Drive) -> None:
+    driver = drive()
+    moment = driver.moment(told.SetPlanner.to(name="beam", width=3, horizon=2, respect_ends=False))
+    tree = moment.tree
+    kept = [path for path in tree.paths if path.rank >= 0]
+    pruned = [path for path in tree.paths if path.rank < 0]
+    assert [path.rank for path in kept] == [0, 1, 2] and kept[0].actions[0] == moment.advice
+    assert kept[0].score == moment.plan_score
+    assert len(pruned) == 6  # of 3 + 9 nodes nine are leaves
+    for path in tree.paths:
+        assert [int(tree.action[node]) for node in path.nodes] == list(path.actions)
+        assert [int(tree.parent[node]) for node in path.nodes] == [-1, *path.nodes[:-1]]
+        assert all(tree.frame(node) is not None for node in path.nodes)
+
+
+def test_monte_carlo_trees_show_visits_and_greedy_shows_no_tree(drive: Drive) -> None:
+    driver = drive()
+    tree = driver.moment(told.SetPlanner.to(name="mcts", simulations=12, horizon=3)).tree
+    assert tree.visits.sum() >= 12 and tree.paths[0].visits == max(path.visits for path in tree.paths)
+    assert tree.depth.min() == 1
+    greedy = driver.moment(told.SetPlanner.to(name="none"))
+    assert greedy.tree is None and greedy.advice == greedy.greedy and not greedy.changed
+
+
+def test_what_was_imagined_is_compared_with_what_happened(drive: Drive) -> None:
+    driver = drive()
+    driver.moment(told.SetPlanner.to(name="beam", width=6, horizon=2))
+    before = driver.moment(told.Step())
+    moment = driver.moment(told.Step())
+    found = {look.steps: look for look in moment.hindsight}
+    node = next(n for n in range(len(before.tree.parent)) if before.tree.parent[n] < 0
+                and before.tree.action[n] == before.advice)  # fmt: skip
+    assert np.array_equal(found[1].frame, before.tree.frame(node))
+    assert 0 <= found[1].came_true <= 1
+    assert found[1].mean == pytest.approx((found[1].came_true + before.hindsight[0].came_true) / 2)
+
+
+def test_going_on_from_an_old_moment_repeats_what_followed(drive: Drive) -> None:
+    driver = drive(sticky=0.25)
+    seen = [driver.first, *(driver.moment(told.Step()) for _ in range(12))]
+    old = driver.moment(told.GoTo(4))
+    assert (old.index, old.newest) == (4, 12)
+    driver.session.send(told.SetSpeed(None), told.Run())
+    driver.wait(Moment, lambda moment: moment.newest >= 12 and moment.index >= 12)
+    driver.session.send(told.Pause())
+    driver.state(lambda state: not state.running)
+    for index in (5, 9, 12):
+        again = driver.moment(told.GoTo(index))
+        assert np.array_equal(again.screen, seen[index].screen) and again.advice == seen[index].advice
+        assert again.score == seen[index].score and again.step == seen[index].step
+
+
+def test_a_thousand_moments_are_remembered(drive: Drive) -> None:
+    from jowa.viewer.history import History
+
+    assert History()._records.maxlen == 1000
+    driver = drive()
+    driver.session._play.history = history = History(length=10, tree_bytes=3_000)
+    driver.session.send(told.SetGame("Pong"))
+    for _ in range(25):
+        driver.moment(told.Step())
+    assert len(history) == 10 and history.newest - history.oldest == 9
+    assert sum(record.tree_bytes for record in history) <= 3_000
+    assert driver.moment(told.GoTo(0)).index == history.oldest
+    assert driver.moment(told.GoTo(history.newest)).tree is not None
+
+
+def test_the_person_plays_and_is_advised(drive: Drive) -> None:
+    driver = drive(sticky=0.0)
+    driver.moment(told.SetMode("take over"))
+    driver.session.send(told.Press(3))
+    driver.moment(told.Step())
+    assert driver.moment(told.Back()).taken == 3
+    driver.session.send(told.GoTo(), told.Press(17))  # not legal in Pong
+    driver.moment(told.Step())
+    moment = driver.moment(told.Back())
+    assert moment.taken == 0 and moment.who == "person" and moment.legal[moment.advice]
+
+
+def test_a_dream_begins_here_and_the_game_waits(drive: Drive) -> None:
+    driver = drive()
+    for _ in range(5):
+        real = driver.moment(told.Step())
+    dream = driver.moment(told.SetMode("dream"))
+    assert dream.mode == "dream" and dream.step == 0
+    assert np.array_equal(dream.frame, real.reconstruction)
+    assert dream.screen.shape == (84, 84, 3)
+    driver.session.send(told.SetPerson(True), told.Press(4))
+    dreamt = driver.moment(told.Step())
+    assert driver.moment(told.Back()).taken == 4
+    driver.session.send(told.SetPerson(False))
+    driver.moment(told.Step())
+    driver.moment(told.GoTo(dream.index))
+    driver.session.send(told.SetPerson(True), told.Run())
+    driver.wait(Moment, lambda moment: moment.newest >= dreamt.index and moment.index > dream.index)
+    driver.session.send(told.Pause())
+    again = driver.moment(told.GoTo(dreamt.index))
+    assert np.array_equal(again.frame, dreamt.frame)  # chance is the same again
+    driver.session.send(told.Pause())
+    awake = driver.moment(told.SetMode("play"))
+    while awake.mode != "play":
+        awake = driver.wait(Moment)
+    assert (awake.step, awake.episode, awake.score) == (real.step, real.episode, real.score)
+    assert np.array_equal(awake.screen, real.screen) and awake.advice == real.advice
+
+
+def test_a_recording_is_replayed_with_the_agents_view(drive: Drive, sprite_store: Path) -> None:
+    driver = drive()
+    real = driver.moment(told.Step())
+    driver.moment(told.OpenRecording(sprite_store, "Breakout", 1))
+    recorded = EpisodeStore.open(sprite_store).read_episode("Breakout", 1)
+    for step in range(1, 5):
+        moment = driver.moment(told.Step())
+        assert np.array_equal(moment.frame, recorded.frames[step]) and moment.reward == recorded.rewards[step - 1]
+        assert moment.who == "recording" and moment.tree is not None
+    assert driver.moment(told.Back()).taken == recorded.actions[3]
+    driver.session.send(told.SetMode("play"))
+    awake = driver.wait(Moment, lambda moment: moment.mode == "play")
+    assert awake.step == real.step and np.array_equal(awake.screen, real.screen)
+
+
+def test_a_session_is_kept_as_an_episode_that_training_reads(drive: Drive, tmp_path: Path) -> None:
+    driver = drive()
+    frames = [driver.first.frame, *(driver.moment(told.Step()).frame for _ in range(6))]
+    driver.session.send(told.SaveEpisode(tmp_path / "kept"))
+    assert "6 steps" in driver.wait(Notice).text
+    episode = EpisodeStore.open(tmp_path / "kept").read_episode("Pong", 0)
+    assert np.array_equal(episode.frames, frames[:6]) and not episode.terminal
+    assert episode.policy == "viewer:agent"
+
+
+def test_a_decision_is_exported(drive: Drive, tmp_path: Path) -> None:
+    driver = drive()
+    driver.session.send(told.ExportMoment(tmp_path / "moment.json"))
+    driver.wait(Notice)
+    exported = json.loads((tmp_path / "moment.json").read_text())
+    assert exported["advice"] == driver.first.advice and exported["planner"]["name"] == "beam"
+    assert exported["tree"]["paths"][0]["rank"] == 0
+
+
+def test_distributions_come_when_asked_for(drive: Drive) -> None:
+    driver = drive()
+    driver.session.send(told.AskDistributions())
+    found = driver.wait(Distributions)
+    assert found.probabilities.shape == (2, 18, 51)
+    expected = (found.probabilities.mean(0) @ found.atoms)[driver.first.legal]
+    assert np.allclose(expected, driver.first.q[driver.first.legal], atol=1e-3)
+
+
+@pytest.mark.parametrize("source", ["demo", "nowhere/at/all", "owner/agent"])
+def test_a_missing_agent_is_reported_and_the_session_lives(
+    drive: Drive, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    driver = drive()
+    driver.session.send(told.LoadAgent(source))
+    failed = driver.wait(Failed)
+    assert failed.title == "The agent cannot be used" and ("jowa.train" in failed.text or "hub" in failed.text)
+    assert driver.moment(told.Step()).index == 1
+
+
+def test_a_broken_agent_is_reported_and_the_session_lives(drive: Drive, agent: Agent, tmp_path: Path) -> None:
+    agent.save(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"broken")
+    driver = drive()
+    driver.session.send(told.LoadAgent(str(tmp_path)))
+    assert "model.safetensors" in driver.wait(Failed).text
+    assert driver.session.state.agent == "test agent" and driver.session.state.busy is None
+    assert driver.moment(told.Step()).index == 1
+
+
+def test_an_agent_is_loaded_into_an_empty_session(drive: Drive, agent: Agent, tmp_path: Path) -> None:
+    agent.save(tmp_path / "run" / "agent")
+    driver = drive(with_agent=False)
+    driver.session.send(told.Run(), told.Step(), told.Back(), told.Reset(), told.SetMode("dream"))
+    moment = driver.moment(told.LoadAgent(str(tmp_path / "run")))
+    assert moment.step == 0 and driver.session.state.agent_games == ("Pong", "Freeway")
+
+
+def test_an_episode_outlives_a_change_of_agent(drive: Drive, agent: Agent, tmp_path: Path) -> None:
+    agent.save(tmp_path)
+    driver = drive()
+    before = driver.moment(told.Step())
+    driver.moment(told.LoadAgent(str(tmp_path)))
+    after = driver.moment(told.Step())
+    assert (after.episode, after.step) == (before.episode, before.step + 1)
+
+
+@pytest.mark.parametrize(
+    ("command", "title"),
+    [
+        (told.SetPlanner.to(horizon=9), "These settings do not work"),
+        (told.SetPlanner.to(width=0), "These settings do not work"),
+        (told.SetContext(0), "These settings do not work"),
+        (told.OpenRecording(Path("nowhere")), "The recording cannot be opened"),
+        (told.SetMode("replay"), "The mode cannot be entered"),
+        (told.SetGame("Tetris"), "The game cannot be played"),
+        (told.SaveEpisode(Path("kept")), "The episode was not saved"),
+    ],
+)
+def test_what_cannot_be_done_changes_nothing(drive: Drive, command: told.Command, title: str) -> None:
+    driver = drive()
+    before = driver.session.state
+    driver.session.send(command)
+    assert driver.wait(Failed).title == title
+    driver.moment(told.Step())
+    assert dataclasses.replace(driver.session.state, rate=0.0) == dataclasses.replace(before, rate=0.0)
+
+
+def test_pause_takes_effect_after_the_decision_under_way(drive: Drive, slow_agent: Agent) -> None:
+    driver = drive(with_agent=False)
+    driver.session._play.use(slow_agent, "slow")
+    driver.session.send(told.SetGame("Pong"))
+    driver.wait(Moment)
+    driver.session.send(told.Run())
+    driver.wait(State, lambda state: state.running)
+    start = time.monotonic()
+    driver.session.send(told.Pause())
+    driver.wait(State, lambda state: not state.running)
+    assert time.monotonic() - start < 1.5
+    newest = driver.moment(told.GoTo()).newest
+    time.sleep(0.1)
+    assert driver.moment(told.GoTo()).newest == newest
+
+
+def test_closing_in_the_midst_of_a_search_does_not_wait(agent: Agent, slow_agent: Agent) -> None:
+    session = Session()
+    session.use(slow_agent, "slow")
+    session.start()
+    time.sleep(0.05)
+    start = time.monotonic()
+    assert not session.close(0.1)
+    assert time.monotonic() - start < 0.5
+    session._thread.join(10)
+
+
+def test_an_ended_episode_is_told_and_a_new_one_begins(drive: Drive, sprite_store: Path) -> None:
+    driver = drive()
+    driver.session.send(told.OpenRecording(sprite_store, "Pong", 0), told.SetSpeed(None), told.Run())
+    assert "Episode over" in driver.wait(Notice).text
+    first = driver.wait(Moment, lambda moment: moment.ended).episode
+    assert driver.wait(Moment, lambda moment: moment.episode > first).step < 20
+
+
+def test_thinking_while_the_person_plays_is_short(drive: Drive, slow_agent: Agent) -> None:
+    driver = drive(with_agent=False)
+    driver.session._play.use(slow_agent, "slow")
+    driver.session.send(told.SetGame("Pong"))
+    assert driver.wait(Moment).seconds > 0.5
+    driver.session.send(told.SetMode("take over"))
+    driver.wait(Moment)
+    assert driver.moment(told.Step()).seconds < 0.4

@@ -1,0 +1,17 @@
+"""``python -m jowa.viewer``: watch an agent play, and the plans it weighs."""
+
+from __future__ import annotations
+
+from jowa.errors import command
+from jowa.options import parse_options
+from jowa.viewer.start import Options, run
+
+
+@command
+def main() -> None:
+    """Entry point."""
+    raise SystemExit(run(parse_options(Options, "python -m jowa.viewer")))
+
+
+if __name__ == "__main__":
+    main()

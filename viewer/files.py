@@ -1,0 +1,144 @@
+"""The window's dealings with files: which one to open, what to keep, and the film that runs."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PyQt6.QtCore import QElapsedTimer
+from PyQt6.QtWidgets import QFileDialog, QInputDialog
+
+from jowa.data.store import EpisodeStore
+from jowa.errors import JowaError, describe_os_error
+from jowa.viewer import commands as told
+from jowa.viewer.events import Moment
+from jowa.viewer.keep import Film, picture_of, save_picture
+
+if TYPE_CHECKING:
+    from jowa.viewer.window import Window
+
+FILM_RATE = 15.0
+"""Pictures a second of a film recorded in the window."""
+
+
+class FileDialogs:
+    """Asks, and does; what fails becomes a dialog of the window."""
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        self.film: Film | None = None
+        self._clock = QElapsedTimer()
+
+    def do(self, name: str) -> None:
+        """Carry out the action ``name`` of the File menu."""
+        verbs = {
+            "open_agent": self._open_agent, "name_agent": self._name_agent, "open_recording": self._open_recording,
+            "save_episode": self._save_episode, "export": self._export, "screenshot": self._screenshot,
+            "record": self._record,
+        }  # fmt: skip
+        try:
+            verbs[name]()
+        except JowaError as error:
+            self._window.fail("Not possible", str(error))
+        except OSError as error:
+            self._window.fail("Not written", describe_os_error(error))
+
+    def ask(self, title: str, kind: str = "folder", pattern: str = "", name: str = "") -> Path | None:
+        """A path from the person: a ``folder`` that exists, or a file to ``save``."""
+        if kind == "folder":
+            chosen = QFileDialog.getExistingDirectory(self._window, title)
+        else:
+            chosen, _ = QFileDialog.getSaveFileName(self._window, title, name, pattern)
+        return Path(chosen) if chosen else None
+
+    def _open_agent(self) -> None:
+        if folder := self.ask("Open an agent folder"):
+            self._window.session.send(told.LoadAgent(str(folder)))
+
+    def _name_agent(self) -> None:
+        text = "Folder, demo, or the id of an agent on the hub (owner/name):"
+        name, ok = QInputDialog.getText(self._window, "Open an agent", text)
+        if ok and name.strip():
+            self._window.session.send(told.LoadAgent(name.strip()))
+
+    def _open_recording(self) -> None:
+        folder = self.ask("Open a recording or data set")
+        if folder is None:
+            return
+        store = EpisodeStore.open(folder)
+        episodes = [(game, number) for game in store.games for number in range(store.num_episodes(game))][:2000]
+        names = [f"{game} {number}: {store.episode(game, number).length:,} steps, score "
+                 f"{store.episode(game, number).score:g}" for game, number in episodes]  # fmt: skip
+        chosen, ok = QInputDialog.getItem(self._window, "Replay", "Episode:", names, 0, False)
+        if ok:
+            game, number = episodes[names.index(chosen)]
+            self._window.session.send(told.OpenRecording(folder, game, number))
+
+    def _save_episode(self) -> None:
+        if folder := self.ask("Append the episode to the data set in this folder"):
+            self._window.session.send(told.SaveEpisode(folder))
+
+    def _export(self) -> None:
+        if path := self.ask("Export this decision", "save", "JSON and PNG (*.json)", f"decision-{_now()}.json"):
+            path = path.with_suffix(".json")
+            save_picture(self._window, path.with_suffix(".png"))
+            self._window.session.send(told.ExportMoment(path))
+
+    def _screenshot(self) -> None:
+        if path := self.ask("Save a screenshot", "save", "PNG (*.png)", f"viewer-{_now()}.png"):
+            path = path.with_suffix(".png")
+            save_picture(self._window, path)
+            self._window.notice(f"Saved {path}")
+
+    def _record(self) -> None:
+        if self.film is not None:
+            self.stop_film()
+        elif path := self.ask("Record a film", "save", "Films (*.mp4 *.gif)", f"viewer-{_now()}.mp4"):
+            self.start_film(path)
+        self._show_recording()
+
+    def start_film(self, path: Path) -> None:
+        """Record the window into ``path`` from now on."""
+        self.film = Film(path, FILM_RATE)
+        self._clock.start()
+        self._show_recording()
+
+    def film_moment(self, moment: Moment) -> None:
+        """Add what the window shows, once it shows ``moment``, as often as the film's time asks for."""
+        del moment
+        if self.film is None:
+            return
+        due = int(self._clock.elapsed() / 1000 * FILM_RATE) + 1 - self.film.pictures - self.film.dropped
+        if due > 0:
+            picture = picture_of(self._window)
+            # What lasted longer is repeated, at most for a second: nobody films a pause.
+            for _ in range(min(due, round(FILM_RATE))):
+                self.film.add(picture, wait=False)
+            if due > FILM_RATE:
+                self.film.dropped += due - round(FILM_RATE)
+
+    def stop_film(self) -> None:
+        """Finish the film, if one runs."""
+        film, self.film = self.film, None
+        if film is None:
+            return
+        try:
+            film.close()
+            left_out = f"; {film.dropped} pictures were left out" if film.dropped else ""
+            self._window.notice(f"Saved {film.path}, {film.pictures} pictures{left_out}")
+        except JowaError as error:
+            self._window.fail("The film was not written", str(error))
+        except OSError as error:
+            self._window.fail("The film was not written", describe_os_error(error))
+        self._show_recording()
+
+    def _show_recording(self) -> None:
+        on = self.film is not None
+        self._window.actions_["record"].setChecked(on)
+        self._window.controls.record.setChecked(on)
+        self._window.controls.record.setText("■ Stop" if on else "● Record")
+
+
+def _now() -> str:
+    return datetime.datetime.now().strftime("%Y%m%d-%H%M%S")

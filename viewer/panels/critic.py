@@ -1,0 +1,209 @@
+"""What the critic says of every legal action: Q with the ensemble's spread, or the whole distributions."""
+
+from __future__ import annotations
+
+import numpy as np
+from PyQt6.QtCore import QPointF, QRectF, Qt
+from PyQt6.QtGui import QPainter, QPainterPath, QPen
+from PyQt6.QtWidgets import QPushButton
+
+from jowa.viewer import theme
+from jowa.viewer.commands import AskDistributions
+from jowa.viewer.events import Distributions, Moment
+from jowa.viewer.feed import Feed
+from jowa.viewer.panels.panel import Canvas, Panel, short, spoken
+
+NAME, NUMBER, AXIS, LEGEND = 138, 52, 20, 20
+MOST_ROW = 34.0
+
+
+class CriticPanel(Panel):
+    """One row an action."""
+
+    title = "Critic"
+
+    def __init__(self, feed: Feed) -> None:
+        super().__init__(feed)
+        self.found: Distributions | None = None
+        self.toggle = QPushButton("Distributions")
+        self.toggle.setCheckable(True)
+        self.toggle.setToolTip("The value distribution of each action instead of its mean (D)")
+        self.toggle.toggled.connect(self._ask)
+        self._header.addWidget(self.toggle)
+        self._canvas = Canvas(self._paint, 260, 120)
+        self.body.addWidget(self._canvas, 1)
+        feed.distributions.connect(self._show_distributions)
+
+    def _ask(self, wanted: bool) -> None:
+        self.feed.session.send(AskDistributions(wanted))
+        if not wanted:
+            self.found = None
+        self._canvas.update()
+
+    @property
+    def _spread_out(self) -> bool:
+        """Whether distributions are drawn: once they were asked for and came."""
+        return self.found is not None and self.toggle.isChecked()
+
+    def _show_distributions(self, found: Distributions) -> None:
+        self.found = found
+        self._canvas.update()
+
+    def show_moment(self, moment: Moment) -> None:
+        """See :meth:`Panel.show_moment`."""
+        if moment.planner.name == "none" or moment.planner.depth == 0:
+            self.aside.setText("greedy play")
+        elif moment.changed:
+            self.aside.setText(f'<span style="color: {theme.colours().greedy}">planning changed the choice</span>')
+        else:
+            self.aside.setText("planning agrees")
+        q = moment.q
+        best = f"planned {spoken(moment.advice)}, greedy {spoken(moment.greedy)}"
+        self._canvas.setAccessibleDescription(f"{best}, Q {q[moment.greedy]:.2f}")
+        self._canvas.update()
+
+    def restyle(self) -> None:
+        """See :meth:`Panel.restyle`."""
+        if self.moment is not None:
+            self.show_moment(self.moment)
+
+    def _paint(self, painter: QPainter, place: QRectF) -> None:
+        if self.moment is None:
+            return
+        actions = np.flatnonzero(self.moment.legal)
+        area = place.adjusted(0, 0, 0, -AXIS - LEGEND)
+        row = min(area.height() / len(actions), MOST_ROW)
+        spread = self._spread_out
+        low, high = self._range(actions)
+        span = QRectF(NAME, 0, place.width() - NAME - NUMBER, row * len(actions))
+        self._axis(painter, span, low, high)
+        for number, action in enumerate(actions.tolist()):
+            line = QRectF(0, number * row, place.width(), row)
+            self._names(painter, line, action)
+            bar = QRectF(span.left(), line.top(), span.width(), row)
+            if spread:
+                self._ridge(painter, bar, action, low, high)
+            else:
+                self._bar(painter, bar, action, low, high)
+        self._legend(painter, QRectF(0, span.bottom() + AXIS, place.width(), LEGEND))
+
+    def _range(self, actions: np.ndarray) -> tuple[float, float]:
+        assert self.moment is not None
+        if self._spread_out:
+            assert self.found is not None
+            seen = self.found.probabilities[:, actions].max((0, 1)) > 0.002
+            atoms = self.found.atoms[seen] if seen.any() else self.found.atoms
+            return float(atoms[0]), float(atoms[-1]) + 1e-6
+        q, spread = self.moment.q[actions], self.moment.spread[actions]
+        low, high = float((q - spread).min()), float((q + spread).max())
+        room = max((high - low) * 0.12, 0.02)
+        return low - room, high + room
+
+    def _names(self, painter: QPainter, line: QRectF, action: int) -> None:
+        moment, colours = self.moment, theme.colours()
+        assert moment is not None
+        planned, greedy = action == moment.advice, action == moment.greedy
+        tone = "plan" if planned else "greedy" if greedy else "text"
+        size = min(theme.TEXT, max(line.height() * 0.55, 6.5))
+        painter.setFont(theme.font(size, bold=planned or greedy))
+        painter.setPen(colours.color(tone))
+        painter.drawText(QRectF(14, line.top(), 26, line.height()), Qt.AlignmentFlag.AlignVCenter, short(action))
+        words = QRectF(42, line.top(), NAME - 46, line.height())
+        painter.drawText(words, Qt.AlignmentFlag.AlignVCenter, spoken(action))
+        painter.setPen(Qt.PenStyle.NoPen)
+        middle = line.center().y()
+        if planned:
+            painter.setBrush(colours.color("plan"))
+            painter.drawPolygon(QPointF(2, middle - 5), QPointF(10, middle), QPointF(2, middle + 5))
+        elif greedy:
+            painter.setBrush(colours.color("greedy"))
+            painter.drawEllipse(QPointF(6, middle), 4, 4)
+        painter.setFont(theme.font(size, fixed=True))
+        painter.setPen(colours.color(tone))
+        number = QRectF(line.right() - NUMBER, line.top(), NUMBER, line.height())
+        painter.drawText(number, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter,
+                         f"{moment.q[action]:+.2f}")  # fmt: skip
+
+    def _tone(self, action: int) -> str:
+        assert self.moment is not None
+        return "plan" if action == self.moment.advice else "greedy" if action == self.moment.greedy else "muted"
+
+    def _bar(self, painter: QPainter, place: QRectF, action: int, low: float, high: float) -> None:
+        assert self.moment is not None
+        colours = theme.colours()
+        q, spread = float(self.moment.q[action]), float(self.moment.spread[action])
+
+        def at(value: float) -> float:
+            return place.left() + (value - low) / (high - low) * place.width()
+
+        thick = min(place.height() * 0.55, 14)
+        bar = QRectF(place.left(), place.center().y() - thick / 2, at(q) - place.left(), thick)
+        painter.fillRect(bar, colours.color(self._tone(action), 0.75))
+        if spread > 0:
+            middle = place.center().y()
+            painter.setPen(QPen(colours.color("text"), 1.2))
+            painter.drawLine(QPointF(at(q - spread), middle), QPointF(at(q + spread), middle))
+            for end in (q - spread, q + spread):
+                painter.drawLine(QPointF(at(end), middle - thick / 3), QPointF(at(end), middle + thick / 3))
+
+    def _ridge(self, painter: QPainter, place: QRectF, action: int, low: float, high: float) -> None:
+        assert self.found is not None and self.moment is not None
+        colours = theme.colours()
+        members, atoms = self.found.probabilities[:, action], self.found.atoms
+        top = max(float(self.found.probabilities[:, self.moment.legal].max()), 1e-6)
+        base, height = place.bottom() - 2, place.height() - 5
+
+        def curve(probabilities: np.ndarray) -> QPainterPath:
+            path = QPainterPath(QPointF(place.left(), base))
+            for value, share in zip(atoms.tolist(), probabilities.tolist(), strict=True):
+                if low <= value <= high:
+                    x = place.left() + (value - low) / (high - low) * place.width()
+                    path.lineTo(x, base - share / top * height)
+            path.lineTo(place.right(), base)
+            return path
+
+        tone = self._tone(action)
+        painter.setPen(QPen(colours.color(tone), 1.3))
+        painter.setBrush(colours.color(tone, 0.35))
+        painter.drawPath(curve(members.mean(0)))
+        painter.setBrush(Qt.BrushStyle.NoBrush)
+        painter.setPen(QPen(colours.color("text", 0.35), 0.8))
+        for member in members:
+            painter.drawPath(curve(member))
+
+    def _axis(self, painter: QPainter, span: QRectF, low: float, high: float) -> None:
+        colours = theme.colours()
+        step = _nice((high - low) / 4)
+        painter.setFont(theme.font(theme.SMALL))
+        for tick in np.arange(np.ceil(low / step) * step, high, step):
+            x = span.left() + (tick - low) / (high - low) * span.width()
+            painter.setPen(QPen(colours.color("line"), 1))
+            painter.drawLine(QPointF(x, span.top()), QPointF(x, span.bottom()))
+            painter.setPen(colours.color("muted"))
+            label = f"{tick:.2f}" if step < 0.1 else f"{tick:.1f}" if step < 1 else f"{tick:.0f}"
+            words = QRectF(x - 30, span.bottom() + 2, 60, AXIS - 2)
+            painter.drawText(words, Qt.AlignmentFlag.AlignCenter, label.replace("-0.00", "0.00"))
+
+    def _legend(self, painter: QPainter, place: QRectF) -> None:
+        colours = theme.colours()
+        painter.setFont(theme.font(theme.SMALL))
+        what = "return" if self._spread_out else "Q ± spread"
+        painter.setPen(colours.color("muted"))
+        painter.drawText(
+            place, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, f"{what}, in clipped reward"
+        )
+        middle = place.center().y()
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(colours.color("plan"))
+        painter.drawPolygon(QPointF(2, middle - 5), QPointF(10, middle), QPointF(2, middle + 5))
+        painter.setBrush(colours.color("greedy"))
+        painter.drawEllipse(QPointF(62, middle), 4, 4)
+        painter.setPen(colours.color("muted"))
+        painter.drawText(QRectF(14, place.top(), 44, place.height()), Qt.AlignmentFlag.AlignVCenter, "plan")
+        painter.drawText(QRectF(70, place.top(), 60, place.height()), Qt.AlignmentFlag.AlignVCenter, "greedy")
+
+
+def _nice(step: float) -> float:
+    """The next larger of 1, 2, 5 times a power of ten."""
+    power = 10.0 ** np.floor(np.log10(max(step, 1e-9)))
+    return float(next(power * factor for factor in (1, 2, 5, 10) if power * factor >= step * 0.999))

@@ -1,0 +1,216 @@
+"""The search tree as a graph: depth from left to right, width by visits or score."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PyQt6.QtCore import QEvent, QPointF, QRectF, Qt
+from PyQt6.QtGui import QMouseEvent, QPainter, QPainterPath, QPen
+from PyQt6.QtWidgets import QComboBox
+
+from jowa.viewer import theme
+from jowa.viewer.events import Moment, Path, Tree
+from jowa.viewer.feed import Feed
+from jowa.viewer.panels.panel import Canvas, Panel, draw_crisp, image_of, short
+from jowa.viewer.panels.plans import Magnifier, Spot, plural, summary
+
+MOST_NODES = 160
+"""That are drawn: more could not be told apart."""
+THUMBNAIL = 44.0
+HEAD, FOOT = 36.0, 40.0
+
+
+class _Graph(Canvas):
+    """Tells where the mouse is."""
+
+    def __init__(self, panel: TreeGraph) -> None:
+        super().__init__(panel.paint, 200, 160)
+        self._panel = panel
+        self.setMouseTracking(True)
+
+    def mouseMoveEvent(self, event: QMouseEvent | None) -> None:
+        """Hovering shows the frame large."""
+        if event is not None:
+            self._panel.point(event.position())
+
+    def leaveEvent(self, event: QEvent | None) -> None:
+        """Hovering ends."""
+        del event
+        self._panel.point(None)
+
+
+class TreeGraph(Panel):
+    """Beam and Monte Carlo trees."""
+
+    title = "Search tree"
+
+    def __init__(self, feed: Feed) -> None:
+        super().__init__(feed)
+        self._places: dict[int, QPointF] = {}
+        self.width_by = QComboBox()
+        self.width_by.addItems(["width by visits", "width by score"])
+        self.width_by.setAccessibleName("Width of the tree's branches")
+        self.width_by.currentIndexChanged.connect(self.update)
+        self._header.addWidget(self.width_by)
+        self.graph = _Graph(self)
+        self.body.addWidget(self.graph, 1)
+        self.large = Magnifier(self)
+        self.large.hide()
+
+    def show_moment(self, moment: Moment) -> None:
+        """See :meth:`Panel.show_moment`."""
+        counted = moment.tree is not None and moment.tree.visits is not None
+        self.width_by.setVisible(counted)
+        shown = 0 if moment.tree is None else min(len(moment.tree.parent), MOST_NODES)
+        hidden = 0 if moment.tree is None else len(moment.tree.parent) - shown
+        self.aside.setText(summary(moment) + (f" · the {shown} most visited shown" if hidden else ""))
+        self._places = {} if moment.tree is None else place_nodes(moment.tree)
+        self.large.hide()
+        self.graph.update()
+
+    def point(self, where: QPointF | None) -> None:
+        """The mouse is there."""
+        if where is None or self.moment is None or self.moment.tree is None:
+            self.large.hide()
+            return
+        nearest = min(
+            (node for node in self._places if node >= 0),
+            key=lambda node: (self._at(node) - where).manhattanLength(),
+            default=None,
+        )
+        if nearest is None or (self._at(nearest) - where).manhattanLength() > THUMBNAIL:
+            self.large.hide()
+            return
+        path = Path((nearest,), (int(self.moment.tree.action[nearest]),), 0.0, 0, None)
+        self.large.set_spot(self.moment, Spot(QRectF(), nearest, path), False)
+
+    def _at(self, node: int) -> QPointF:
+        place, unit = (
+            QRectF(self.graph.rect()).adjusted(THUMBNAIL / 2 + 2, HEAD, -THUMBNAIL - 20, -FOOT),
+            self._places[node],
+        )
+        return QPointF(place.left() + unit.x() * place.width(), place.top() + unit.y() * place.height())
+
+    def paint(self, painter: QPainter, place: QRectF) -> None:
+        """Branches, then nodes."""
+        if self.moment is None:
+            return
+        tree, colours = self.moment.tree, theme.colours()
+        if tree is None:
+            painter.setPen(colours.color("muted"))
+            painter.drawText(place, Qt.AlignmentFlag.AlignCenter, "Greedy play imagines nothing.\n"
+                             "Choose beam search or MCTS to see a tree.")  # fmt: skip
+            return
+        chosen = set(tree.paths[0].nodes)
+        kept = {node for path in tree.paths if path.rank >= 0 for node in path.nodes}
+        weights = self._weights(tree)
+        for node in self._places:
+            if node >= 0:
+                tone = "plan" if node in chosen else "text" if node in kept else "muted"
+                painter.setPen(QPen(colours.color(tone, 1.0 if node in chosen else 0.45), 1 + 7 * float(weights[node]),
+                                    cap=Qt.PenCapStyle.RoundCap))  # fmt: skip
+                painter.setBrush(Qt.BrushStyle.NoBrush)
+                painter.drawPath(_branch(self._at(int(tree.parent[node])), self._at(node)))
+        self._words(painter, place, tree)
+        crowded = self._crowded(tree)
+        for node in self._places:
+            self._node(painter, tree, node, node in chosen, crowded)
+
+    def _words(self, painter: QPainter, place: QRectF, tree: Tree) -> None:
+        """Depths above, what colours mean below."""
+        colours = theme.colours()
+        painter.setFont(theme.font(theme.SMALL))
+        painter.setPen(colours.color("muted"))
+        for node in {int(depth): node for node, depth in enumerate(tree.depth) if node in self._places}.values():
+            column = QRectF(self._at(node).x() - 40, 0, 80, 16)
+            painter.drawText(column, Qt.AlignmentFlag.AlignCenter, plural(int(tree.depth[node]), "step"))
+        painter.drawText(QRectF(0, 0, 60, 16), Qt.AlignmentFlag.AlignLeft, "now")
+        left = 0.0
+        for tone, text in (("plan", "chosen"), ("text", "kept"), ("muted", "pruned"), ("loss", "predicted end")):
+            if tone == "muted" and tree.visits is not None:
+                continue
+            painter.setPen(QPen(colours.color(tone), 3, cap=Qt.PenCapStyle.RoundCap))
+            painter.drawLine(QPointF(left + 2, place.bottom() - 7), QPointF(left + 18, place.bottom() - 7))
+            painter.setPen(colours.color("muted"))
+            painter.drawText(QPointF(left + 25, place.bottom() - 3), text)
+            left += 43 + painter.fontMetrics().horizontalAdvance(text)
+
+    def _weights(self, tree: Tree) -> NDArray[np.float64]:
+        if tree.visits is not None and self.width_by.currentIndex() == 0:
+            weights = tree.visits.astype(np.float64)
+        else:
+            weights = (tree.score - np.nanmin(tree.score)).astype(np.float64)
+        return np.nan_to_num(weights / max(float(np.nanmax(weights)), 1e-9))
+
+    def _crowded(self, tree: Tree) -> bool:
+        """Whether pictures would overlap."""
+        depths = tree.depth[[node for node in self._places if node >= 0]]
+        most = int(np.bincount(depths).max())
+        return most * (THUMBNAIL + 4) > self.graph.height() - HEAD - FOOT
+
+    def _node(self, painter: QPainter, tree: Tree, node: int, chosen: bool, crowded: bool) -> None:
+        colours, at = theme.colours(), self._at(node)
+        assert self.moment is not None
+        frame = self.moment.reconstruction if node < 0 else tree.frame(node)
+        ended = node >= 0 and bool(tree.ended[node])
+        ring = colours.color("plan" if chosen or node < 0 else "loss" if ended else "line")
+        if (crowded and node >= 0) or frame is None:
+            painter.setPen(QPen(ring, 1.5))
+            painter.setBrush(colours.color("plan" if chosen else "surface"))
+            painter.drawEllipse(at, 4, 4)
+        else:
+            box = QRectF(at.x() - THUMBNAIL / 2, at.y() - THUMBNAIL / 2, THUMBNAIL, THUMBNAIL)
+            draw_crisp(painter, image_of(frame), box)
+            painter.setPen(QPen(ring, 2))
+            painter.setBrush(Qt.BrushStyle.NoBrush)
+            painter.drawRect(box)
+        if node < 0:
+            return
+        painter.setFont(theme.font(theme.SMALL, bold=chosen))
+        painter.setPen(colours.color("plan" if chosen else "muted"))
+        left = at.x() + (8 if crowded else THUMBNAIL / 2 + 5)
+        leaf = not (tree.parent == node).any()
+        said = short(int(tree.action[node]))
+        if not crowded and leaf:
+            painter.drawText(QPointF(left, at.y() - 3), said)
+            painter.drawText(QPointF(left, at.y() + 12), f"{float(tree.score[node]):+.2f}")
+        elif leaf or not crowded:
+            painter.drawText(QPointF(left, at.y() + 4 if crowded else at.y() - THUMBNAIL / 2 + 6), said)
+
+
+def place_nodes(tree: Tree) -> dict[int, QPointF]:
+    """Places in the unit square of the nodes that are drawn, the root (-1) among them: leaves evenly, best first."""
+    weight = tree.score if tree.visits is None else tree.visits
+    drawn = set(np.argsort(-weight, kind="stable")[:MOST_NODES].tolist())
+    for node in list(drawn):  # nobody without their ancestors
+        while tree.parent[node] >= 0:
+            node = int(tree.parent[node])
+            drawn.add(node)
+    children: dict[int, list[int]] = {}
+    for node in sorted(drawn, key=lambda node: -float(weight[node])):
+        children.setdefault(int(tree.parent[node]), []).append(node)
+    deepest = int(tree.depth[list(drawn)].max())
+    rows: dict[int, float] = {}
+    leaves = 0
+
+    def visit(node: int) -> float:
+        nonlocal leaves
+        below = [visit(child) for child in children.get(node, [])]
+        if not below:
+            leaves += 1
+            rows[node] = leaves - 0.5
+        else:
+            rows[node] = (below[0] + below[-1]) / 2
+        return rows[node]
+
+    visit(-1)
+    return {
+        node: QPointF((0 if node < 0 else int(tree.depth[node])) / deepest, row / leaves) for node, row in rows.items()
+    }
+
+
+def _branch(start: QPointF, end: QPointF) -> QPainterPath:
+    path = QPainterPath(start)
+    middle = (start.x() + end.x()) / 2
+    path.cubicTo(QPointF(middle, start.y()), QPointF(middle, end.y()), end)
+    return path

@@ -1,0 +1,115 @@
+"""Every action of the window with its keys: menus, buttons and the shortcut sheet are made from this table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PyQt6.QtCore import Qt
+from PyQt6.QtWidgets import QDialog, QDialogButtonBox, QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+
+from jowa.viewer import theme
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """One action."""
+
+    name: str
+    """What code calls it."""
+    text: str
+    """In menus, with & before its mnemonic."""
+    keys: tuple[str, ...]
+    menu: str
+    checkable: bool = False
+    game_keys: bool = False
+    """Whether some of its keys are the game's while the person plays; the others still work then."""
+
+
+GAME_KEYS = ("Space", "Left", "Right", "Up", "Down")
+"""Of the joystick, while the person plays."""
+
+SHORTCUTS = (
+    Shortcut("open_agent", "&Open agent folder…", ("Ctrl+O",), "&File"),
+    Shortcut("name_agent", "Agent by &name or hub id…", ("Ctrl+Shift+O",), "&File"),
+    Shortcut("open_recording", "Open &recording or data set…", ("Ctrl+E",), "&File"),
+    Shortcut("save_episode", "&Save episode for training…", ("Ctrl+S",), "&File"),
+    Shortcut("export", "&Export this decision…", ("Ctrl+J",), "&File"),
+    Shortcut("screenshot", "Screens&hot…", ("Ctrl+P",), "&File"),
+    Shortcut("record", "Re&cord film…", ("Ctrl+R",), "&File", checkable=True),
+    Shortcut("quit", "&Quit", ("Ctrl+Q",), "&File"),
+    Shortcut("run", "&Play or pause", ("Space", "P"), "&Play", game_keys=True),
+    Shortcut("step", "&Step", ("Right", "."), "&Play", game_keys=True),
+    Shortcut("back", "Step &back", ("Left", ","), "&Play", game_keys=True),
+    Shortcut("oldest", "&Oldest moment", ("Home",), "&Play"),
+    Shortcut("newest", "&Newest moment", ("End",), "&Play"),
+    Shortcut("reset", "New &episode", ("R",), "&Play"),
+    Shortcut("again", "Same episode &again", ("Shift+R",), "&Play"),
+    Shortcut("faster", "&Faster", ("+", "="), "&Play"),
+    Shortcut("slower", "S&lower", ("-",), "&Play"),
+    Shortcut("mode_play", "The agent &plays", ("F5",), "&Mode", checkable=True),
+    Shortcut("mode_take_over", "I &take over", ("F6",), "&Mode", checkable=True),
+    Shortcut("mode_dream", "&Dream from here", ("F7",), "&Mode", checkable=True),
+    Shortcut("mode_replay", "&Replay a recording", ("F8",), "&Mode", checkable=True),
+    Shortcut("dream", "&Into the dream and back", ("Z",), "&Mode"),
+    Shortcut("person", "I play in the drea&m", ("M",), "&Mode", checkable=True),
+    Shortcut("planner_none", "&Greedy", ("G",), "P&lanner", checkable=True),
+    Shortcut("planner_beam", "&Beam search", ("B",), "P&lanner", checkable=True),
+    Shortcut("planner_mcts", "&Monte Carlo tree search", ("T",), "P&lanner", checkable=True),
+    Shortcut("wider", "&Wider", ("]",), "P&lanner"),
+    Shortcut("narrower", "&Narrower", ("[",), "P&lanner"),
+    Shortcut("deeper", "&Deeper", ("}",), "P&lanner"),
+    Shortcut("shallower", "&Shallower", ("{",), "P&lanner"),
+    Shortcut("ends", "Respect predicted &ends", ("E",), "P&lanner", checkable=True),
+    Shortcut("tab_plans", "&Plans", ("1",), "&View"),
+    Shortcut("tab_tree", "Search &tree", ("2",), "&View"),
+    Shortcut("tab_hindsight", "&Imagined and real", ("3",), "&View"),
+    Shortcut("distributions", "Value &distributions", ("D",), "&View", checkable=True),
+    Shortcut("square", "S&quare pixels", ("Q",), "&View", checkable=True),
+    Shortcut("light", "&Light theme", ("L",), "&View", checkable=True),
+    Shortcut("controls", "Go to the &controls", ("F2",), "&View"),
+    Shortcut("sheet", "&Keyboard shortcuts", ("F1", "?"), "&Help"),
+)
+MENUS = tuple(dict.fromkeys(shortcut.menu for shortcut in SHORTCUTS))
+JOYSTICK = (("Arrow keys", "move the stick"), ("Space, X", "the button"))
+
+
+class ShortcutSheet(QDialog):
+    """All keys on one page."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Keyboard shortcuts")
+        outer = QVBoxLayout(self)
+        columns = QHBoxLayout()
+        columns.setSpacing(8 * theme.UNIT)
+        outer.addLayout(columns)
+        groups = [(menu.replace("&", ""), [(", ".join(s.keys), s.text.replace("&", "").rstrip("…"))
+                                           for s in SHORTCUTS if s.menu == menu]) for menu in MENUS]  # fmt: skip
+        groups.append(("While you play", list(JOYSTICK)))
+        groups.append(("In the plans", [("Page Up, Page Down", "walk through the frames"), ("Enter", "pin one")]))
+        sides = (groups[:2], groups[2:4], groups[4:])
+        for side in sides:
+            column = QVBoxLayout()
+            column.setSpacing(theme.GAP)
+            for title, rows in side:
+                self._add_group(column, title, rows)
+            column.addStretch(1)
+            columns.addLayout(column)
+        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
+        buttons.rejected.connect(self.reject)
+        outer.addWidget(buttons)
+
+    def _add_group(self, column: QVBoxLayout, title: str, rows: list[tuple[str, str]]) -> None:
+        heading = QLabel(title)
+        heading.setFont(theme.font(theme.TEXT + 1, bold=True))
+        column.addWidget(heading)
+        grid = QGridLayout()
+        grid.setHorizontalSpacing(theme.MARGIN)
+        grid.setVerticalSpacing(theme.UNIT)
+        for row, (keys, text) in enumerate(rows):
+            label = QLabel(keys)
+            label.setProperty("role", "muted")
+            grid.addWidget(label, row, 0, Qt.AlignmentFlag.AlignRight)
+            grid.addWidget(QLabel(text), row, 1)
+        grid.setColumnStretch(1, 1)
+        column.addLayout(grid)
