@@ -15,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_STAMP := $(VENV)/.torch-$(shell printf '%s' "$(TORCH)" | cksum | cut -d' ' -f1)
-COMPILED := pyproject.toml setup.py CMakeLists.txt jowa/__init__.py $(wildcard csrc/*.* csrc/cuda/* csrc/third_party/*/*)
+COMPILED := pyproject.toml setup.py CMakeLists.txt jowa/__init__.py $(wildcard csrc/*.* csrc/cuda/* csrc/kernels/* csrc/engine/* csrc/third_party/*/*)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test faults lint format types contracts check gpu cuda-check sanitize fuzz fuzz-short dist clean distclean install install-dev
@@ -137,4 +137,3 @@ $(BIN)/python:
 	  echo "error: $(PYTHON) is missing or not Python 3.11 to 3.13; name such a one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "error: $(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-/root/.pyenv/libexec/pyenv-hooks: line 24: enable: cannot open shared object /root/.pyenv/libexec/pyenv-realpath.dylib: /root/.pyenv/libexec/pyenv-realpath.dylib: cannot open shared object file: No such file or directory

@@ -20,6 +20,8 @@ from jowa.errors import CheckpointError, UsageError
 from jowa.files import atomic_write_text
 from jowa.train.checkpoint import checkpoints, refuse_old_format, remove_leftovers
 from jowa.train.config import TrainConfig
+from jowa.train.profile import PROFILE
+from jowa.train.watch import BAD_BATCH
 
 CHECKPOINTS, SETTINGS, RESULTS, AGENT, PICTURE, METRICS = (
     "checkpoints", "config.json", "results.json", "agent", "imagined.png", "tensorboard",
@@ -73,11 +75,13 @@ def _refuse_strangers(out: Path) -> None:
 
 def clear(out: Path) -> None:
     """Delete everything that a run writes, and nothing else."""
-    for name in (CHECKPOINTS, AGENT, METRICS, TOKENS):
+    for name in (CHECKPOINTS, AGENT, METRICS, TOKENS, PROFILE, "wandb"):
         if (out / name).exists():
             shutil.rmtree(out / name)
     for name in (SETTINGS, RESULTS, PICTURE):
         (out / name).unlink(missing_ok=True)
+    for kept in out.glob(f"{BAD_BATCH}-*.npz"):
+        kept.unlink()
 
 
 def read_results(config: TrainConfig) -> dict[str, Any] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from jowa.train.folder import AGENT, METRICS, PICTURE, RESULTS, read_results, wr
 from jowa.train.loggers import Loggers
 from jowa.train.loop import Trainer, observations
 from jowa.train.monitor import look
+from jowa.train.pace import Pace, progress_note
 from jowa.train.scoring import demo_table, score
 
 PICTURE_STEPS = 5
@@ -145,7 +145,7 @@ def _run_with(config: TrainConfig, place: Place, trainer: Trainer, feed: Feed) -
     if not place.is_main:
         trainer.run(feed, lambda step, metrics: None)
         return
-    started, first = time.monotonic(), trainer.step
+    pace = Pace(config, place, trainer.step)
     with (
         Loggers(config, config.out / METRICS, trainer.step) as loggers,
         steps_progress("training", trainer.total, "steps", trainer.step) as advance,
@@ -153,11 +153,9 @@ def _run_with(config: TrainConfig, place: Place, trainer: Trainer, feed: Feed) -
 
         def report(step: int, metrics: dict[str, float]) -> None:
             stage = 1 if step <= config.stage1.steps else 2
-            note = f"stage {stage}  " + "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
-            advance(step, note if metrics else None)
-            if metrics:
-                speed = {"speed/steps_per_second": (step - first) / (time.monotonic() - started)}
-                loggers.scalars(step, {f"stage{stage}/{name}": value for name, value in metrics.items()} | speed)
+            speed = pace.measure(step, stage, metrics) if metrics else {}
+            advance(step, progress_note(stage, metrics, speed) if metrics else None)
+            loggers.scalars(step, {f"stage{stage}/{name}": value for name, value in metrics.items()} | speed)
 
         def observe(step: int, agent: Agent) -> None:
             due = observations(config, step)

@@ -15,10 +15,12 @@ from jowa.agent import Agent, Planning
 from jowa.errors import UsageError
 from jowa.planner import PlannerConfig
 from jowa.train.feed import Feed
+from jowa.train.flops import model_flops_per_step
 from jowa.train.folder import METRICS
 from jowa.train.loggers import Loggers
 from jowa.train.loop import Trainer, observations
 from jowa.train.monitor import _Observer, discounted_returns, look, mean_score
+from jowa.train.pace import Pace, progress_note
 from jowa.train.session import train
 
 
@@ -134,3 +136,18 @@ def test_absent_weights_and_biases_is_a_usage_error(
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UsageError, match=r"pip install 'jowa\[wandb\]'"):
         Loggers(small_config({"health.wandb": "atari"}), tmp_path, 0)
+
+
+def test_pace_is_of_the_steps_between_and_of_one_stage(small_config: Any, alone: Any) -> None:
+    times = iter([0.0, 1.0, 3.0, 4.0, 5.0])
+    pace = Pace(small_config(), alone, 10, lambda: next(times))
+    pace.ceiling = 1e9
+    assert pace.measure(12, 1, {}) == {}, "before it there was the start"
+    assert pace.measure(16, 1, {"reconstruction": 1.0}) == {"speed/steps_per_second": 2.0}
+    assert pace.measure(20, 2, {"frame": 1.0}) == {}, "between the stages data were encoded"
+    found = pace.measure(24, 2, {"frame": 1.0})
+    assert found["speed/steps_per_second"] == 4.0
+    share = model_flops_per_step(small_config(), 2) * 4.0 / 1e9
+    assert found["speed/model_flops_utilisation"] == pytest.approx(share)
+    note = progress_note(2, {"td": 0.5, "joint_gradient_norm": 3.0, "joint_skipped": 2.0}, found)
+    assert note == f"stage 2  td 0.500  skipped 2  MFU {share:.2f}"
