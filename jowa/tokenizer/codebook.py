@@ -37,8 +37,11 @@ class EmaCodebook(nn.Module):
         return functional.embedding(tokens, self.weight)
 
     @torch.no_grad()
-    def update(self, parts: Sequence[CodebookStatistics]) -> None:
-        """Take in the batches of one step, of all processes.  A batch that is not finite changes nothing."""
+    def update(self, parts: Sequence[CodebookStatistics], skipped: Tensor | None = None) -> None:
+        """Take in the batches of one step, of all processes.
+
+        A batch that is not finite changes nothing, nor does one where ``skipped`` float32 () is 1.
+        """
         counts = torch.stack([part.counts for part in parts]).sum(0)
         sums = torch.stack([part.sums for part in parts]).sum(0)
         if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
@@ -46,6 +49,8 @@ class EmaCodebook(nn.Module):
             torch.distributed.all_reduce(joined)
             sums, counts = joined[:, :-1], joined[:, -1]
         finite = sums.isfinite().all()
+        if skipped is not None:
+            finite = finite & (skipped == 0)
         total = self.decay * self.counts + (1 - self.decay) * counts
         seen = (1 - self.decay) * (sums - counts[:, None] * self.weight)
         moved = self.weight + seen / torch.where(counts > 0, total, 1.0)[:, None]

@@ -58,6 +58,8 @@ class TokenizerLosses:
     """Share of the codes that this batch uses, 0 to 1; no loss."""
     perplexity: Tensor
     """exp(entropy) of this batch's codes, 1 to V: how many codes it uses, weighed by how often; no loss."""
+    counts: Tensor
+    """float32 (V,): how often each code was chosen; no loss."""
     statistics: CodebookStatistics | None = None
     """With an ``ema`` codebook, what :meth:`Tokenizer.update_codebook` takes after the step."""
 
@@ -66,8 +68,8 @@ class TokenizerLosses:
         return self.reconstruction + self.commitment + self.perceptual + self.square
 
     def named(self) -> dict[str, Tensor]:
-        """Every scalar under its name, for logs."""
-        names = ("reconstruction", "commitment", "perceptual", "square", "usage", "perplexity")
+        """Every term of the loss under its name, for logs."""
+        names = ("reconstruction", "commitment", "perceptual", "square")
         return {name: getattr(self, name).detach() for name in names}
 
 

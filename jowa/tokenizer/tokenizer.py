@@ -149,20 +149,22 @@ class Tokenizer(nn.Module):
             square=self._square(target, pixels, pixel_weights) if settings.square_weight else none,
             usage=usage,
             perplexity=perplexity,
+            counts=counts,
             statistics=statistics,
         )
 
     def _square(self, target: Tensor, pixels: Tensor, weights: Tensor | None) -> Tensor:
         return self.losses.square_weight * squared_error(target, pixels, weights).float()
 
-    def update_codebook(self, statistics: Sequence[CodebookStatistics | None]) -> None:
+    def update_codebook(self, statistics: Sequence[CodebookStatistics | None], skipped: Tensor | None = None) -> None:
         """Move an ``ema`` codebook after an optimizer step, by the ``statistics`` of each forward pass of the step.
 
+        ``skipped`` float32 (), optional: 1 if the optimizer skipped the step; the codes stay then, too.
         All processes must call it: it sums over them, so that all keep the same codes.  Does nothing with a
         ``gradient`` codebook.
         """
         if isinstance(self.embedding, EmaCodebook):
-            self.embedding.update([part for part in statistics if part is not None])
+            self.embedding.update([part for part in statistics if part is not None], skipped)
 
     def playing_state(self) -> dict[str, Tensor]:
         """The state dict without what only training needs: the same names whatever the tokenizer was trained with."""

@@ -13,7 +13,7 @@ from typing import Literal
 from jowa.config import PRESETS, ModelConfig, TokenizerConfig
 from jowa.model.objective import ObjectiveConfig
 from jowa.planner.plan import PlannerName
-from jowa.tokenizer.losses import WEIGHT_FREE, TokenizerLossConfig
+from jowa.tokenizer.losses import TokenizerLossConfig
 
 DEMO_GAMES = ("Freeway", "Pong")
 
@@ -226,7 +226,7 @@ class TrainConfig:
     """Take the task ids of ``start_from`` but not its weights: the same run without pretraining, to compare with."""
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=lambda: PRESETS["tiny"].tokenizer)
-    tokenizer_loss: TokenizerLossConfig = field(default_factory=lambda: WEIGHT_FREE)
+    tokenizer_loss: TokenizerLossConfig = field(default_factory=lambda: TokenizerLossConfig(perceptual="none"))
     model: ModelConfig = field(default_factory=lambda: PRESETS["tiny"].model)
     objective: ObjectiveConfig = field(default_factory=lambda: ObjectiveConfig(cql_weight=1.0, world_weight=0.2))
     stage1: StageOneConfig = field(default_factory=StageOneConfig)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import deque
 from dataclasses import replace
@@ -66,6 +67,7 @@ class Feed:
         self._pixels = SegmentLoader(
             self.store, self.index, self._task_ids, threads=self._threads, prefetch=self._on_gpu
         )
+        self._reading = threading.Lock()
         self._tokens: SegmentLoader | None = None
         self._prefetchers: dict[str, Prefetcher[Segments]] = {}
         self._in_flight: deque[tuple[torch.cuda.Event, Segments]] = deque()
@@ -79,9 +81,12 @@ class Feed:
             "stage2": sampler(config.stage2.batch_size, 2),
         }
 
-    def tokenizer_frames(self, step: int, motion_weight: float) -> tuple[Tensor, Tensor | None]:
-        """Frames uint8 (N, 84, 84) and, if ``motion_weight`` > 0, pixel weights float32 (N, 84, 84) on the device."""
-        segments = self._read("tokenizer", step)
+    def tokenizer_frames(self, step: int, motion_weight: float, ahead: bool = True) -> tuple[Tensor, Tensor | None]:
+        """Frames uint8 (N, 84, 84) and, if ``motion_weight`` > 0, pixel weights float32 (N, 84, 84) on the device.
+
+        ``ahead``: take what was read in advance; else the order of what is read in advance stays as it is.
+        """
+        segments = self._read("tokenizer", step) if ahead else self._load("tokenizer", step)
         frames = self._move(segments.frames)
         mask = self._move(segments.mask)
         self._hold(segments)
@@ -172,7 +177,8 @@ class Feed:
         sampler, _, kind = stream.partition(" ")
         loader = self._tokens if kind else self._pixels
         assert loader is not None, "encode the data set first"
-        segments = loader.read(self._samplers[sampler].indices(step), _pinned if self._on_gpu else np.empty)
+        with self._reading:  # streams read ahead in threads of their own
+            segments = loader.read(self._samplers[sampler].indices(step), _pinned if self._on_gpu else np.empty)
         if not np.isfinite(segments.rewards).all():
             raise DataError(
                 "a batch holds rewards that are not finite, expected -1 to 1: the data set is damaged; check it with "

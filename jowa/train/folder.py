@@ -31,7 +31,8 @@ FREE = frozenset({
     "out", "device", "checkpoint", "log_every", "restart", "parallel", "health", "draft", "evaluation", "dry_run",
     "dry_run_gpu", "profile_steps",
 })  # fmt: skip
-"""Settings that may differ from those a run began with: they do not change its weights."""
+"""Settings that may differ from those a run began with: they bear on speed, memory and what is written.  (Other
+microbatches draw other dropout.)"""
 
 DATA_STEPS = "recorded_steps"
 """Key of ``config.json`` beside the settings: agent steps of each game in the data set."""

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from jowa.agent import Agent, Planning
+from jowa.agent import Agent
 from jowa.devices import choose_precision
 from jowa.errors import CheckpointError
 from jowa.model import WorldActionModel
 from jowa.model.objective import Objective, target_counts
-from jowa.planner import PlannerConfig
-from jowa.tokenizer import CodebookStatistics, Tokenizer
+from jowa.tokenizer import CodebookStatistics
+from jowa.tokenizer.losses import usage_and_perplexity
 from jowa.train.checkpoint import WAY_OUT
 from jowa.train.config import TrainConfig
 from jowa.train.distributed import Place
@@ -27,11 +27,11 @@ from jowa.train.optim import set_learning_rate, tokenizer_optimizer, world_optim
 from jowa.train.parallel import prepare, same_weights, whole, write_whole
 from jowa.train.profile import Profiler
 from jowa.train.saving import CheckpointStore
-from jowa.train.start import known_tasks, make_tokenizer, take_weights
+from jowa.train.start import make_agent, make_tokenizer, take_weights
 from jowa.train.state import State, begun_optimizers, code_version, gather_state, restore_state
-from jowa.train.step import Part
+from jowa.train.step import Part, add_to, sum_of
 from jowa.train.stop import Stopped, StopRequests, stop_at_once
-from jowa.train.watch import BAD_BATCH, Readings, bad_part, bad_steps_error, save_bad_batch
+from jowa.train.watch import BAD_BATCH, Readings, bad_part, bad_steps_error, observations, save_bad_batch
 from jowa.types import Batch
 
 TOKENIZER, WORLD, JOINT = "tokenizer", "world", "joint"
@@ -65,6 +65,7 @@ class Trainer:
         dtype = choose_precision(config.precision, place.device)
         self._autocast = torch.autocast(place.device.type, dtype=dtype, enabled=dtype is not None)
         self._readings = Readings()
+        self._code_counts: Tensor | None = None
         self.world: Part
         """The world model; from stage 2 on with the critic."""
         self.tokenizer_part: Part | None
@@ -108,6 +109,8 @@ class Trainer:
                 feed.check_unchanged()
                 self.save(now=last or stop)
             if stop:
+                for step, found in self._readings.take(wait=True):
+                    report(step, found)
                 raise Stopped(
                     f"stopped at step {self.step} of {self.total}, which is saved in {self.config.out / CHECKPOINTS}: "
                     "run the same command again to go on"
@@ -127,27 +130,26 @@ class Trainer:
 
     def agent(self) -> Agent:
         """An agent with copies of the present weights, without a draft head; all processes must ask for it."""
-        tokenizer, model = Tokenizer(self.config.tokenizer), WorldActionModel(self.config.model)
-        tokenizer.load_state_dict(self.tokenizer.playing_state())
-        model.load_state_dict(whole(self.model.state_dict()))
-        device, settings = self.place.device, self.config.evaluation
-        planner = PlannerConfig(settings.planner, settings.width, settings.horizon, self.config.objective.gamma)
-        precision = choose_precision(self.config.precision, device)
-        tasks = known_tasks(self.config)
-        planning = Planning(planner, settings.context)
-        return Agent(tokenizer.to(device), model.to(device), tasks, precision, planning)
+        return make_agent(self.config, self.place, self.tokenizer.playing_state(), whole(self.model.state_dict()))
 
     def _read_back(self, metrics: dict[str, Tensor], feed: Feed, report: Report) -> None:
         """Report the step, and those metrics of it and of earlier ones that have arrived from the device."""
         last = self.step == self.total
+        arrived: dict[int, dict[str, float]] = {}
         if self.step % self.config.log_every == 0 or last:
-            values = self.place.mean(torch.stack([value.detach().float() for value in metrics.values()]))
+            metrics |= self._code_metrics()
+            # In 64 bits: a step's number must survive the sum over processes.
+            values = self.place.mean(torch.stack([value.detach().double() for value in metrics.values()]))
             self._readings.put(self.step, list(metrics), values)
-        arrived = dict(self._readings.take(wait=last or self.step == self.config.stage1.steps))
-        for step, found in arrived.items():
+            for part in self._parts:
+                part.was_read()
+            arrived = dict(self._readings.take(wait=last))
+        if self.step == self.config.stage1.steps:
+            arrived |= dict(self._readings.take(wait=True))
+        for found in arrived.values():
             bad = bad_part(found, self.config.health.bad_steps)
             if bad is not None:
-                self._stop(*bad, step, feed)
+                self._stop(*bad, feed)
         for step, found in arrived.items():
             if self.store.failures:
                 found["checkpoint_failures"] = float(self.store.failures)
@@ -155,12 +157,21 @@ class Trainer:
                 report(step, found)
         report(self.step, arrived.get(self.step, {}))
 
-    def _stop(self, name: str, count: int, step: int, feed: Feed) -> None:
-        """Keep the first of ``count`` bad batches, which end before ``step``, and raise :class:`NumericalError`."""
-        first = step - count
+    def _code_metrics(self) -> dict[str, Tensor]:
+        """How the codes fared in the tokenizer's batches since the last reading, of all processes."""
+        counts, self._code_counts = self._code_counts, None
+        if counts is None:
+            return {}
+        counts = self.place.mean(counts)
+        usage, perplexity = usage_and_perplexity(counts)
+        return {"usage": usage, "perplexity": perplexity, "dead_codes": (counts == 0).sum()}
+
+    def _stop(self, name: str, count: int, first: int, feed: Feed) -> None:
+        """Keep the first of ``count`` bad batches in a row and raise :class:`NumericalError`, on all processes."""
         batch = self._tokenizer_batch(feed, first)[0] if name == TOKENIZER else self._world_batch(feed, first)
         path = self.config.out / f"{BAD_BATCH}-{name}-step-{first}-rank-{self.place.rank}.npz"
         save_bad_batch(path, batch)
+        self.place.barrier()
         raise bad_steps_error(name, first, count, path)
 
     def _encode(self, feed: Feed) -> None:
@@ -255,7 +266,9 @@ class Trainer:
         with record_function("data"):
             frames, weights = self._tokenizer_batch(feed, step)
         if settings.revive_every and step % settings.revive_every == 0 and step < steps * 3 // 4:
-            self._revive_codes(torch.cat([feed.tokenizer_frames(step + i, 0.0)[0] for i in range(REVIVE_BATCHES)]))
+            self._revive_codes(
+                torch.cat([feed.tokenizer_frames(step + i, 0.0, ahead=False)[0] for i in range(REVIVE_BATCHES)])
+            )
         set_learning_rate(part.optimizer, settings.tokenizer_learning_rate, step, steps, self.config.optimizer)
         total: dict[str, Tensor] = {}
         statistics: list[CodebookStatistics | None] = []
@@ -265,11 +278,12 @@ class Trainer:
             # Microbatches are of one size: the mean of their means is the batch's.
             part.backward(losses.total / self.pieces, first=index == 0, last=index == self.pieces - 1)
             statistics.append(losses.statistics)
+            self._code_counts = losses.counts if self._code_counts is None else self._code_counts + losses.counts
             add_to(
                 total, {name: value / self.pieces for name, value in (losses.named() | {TOTAL: losses.total}).items()}
             )
-        metrics = part.apply(total.pop(TOTAL))
-        self.tokenizer.update_codebook(statistics)
+        metrics = part.apply(total.pop(TOTAL), step)
+        self.tokenizer.update_codebook(statistics, part.found)
         return total | metrics
 
     def _world_step(self, feed: Feed, critic: bool) -> dict[str, Tensor]:
@@ -285,7 +299,7 @@ class Trainer:
                 losses = self.world.wrapped(piece, critic=critic, counts=counts)
             self.world.backward(sum_of(losses), first=index == 0, last=index == self.pieces - 1)
             add_to(total, losses)
-        return total | self.world.apply(sum_of(total))
+        return total | self.world.apply(sum_of(total), self.step)
 
     @property
     def pieces(self) -> int:
@@ -367,25 +381,6 @@ class Trainer:
         state = gather_state(self.tokenizer, self.model, self._parts, begun=manifest["optimizers"])
         self.store.load(path, state)
         restore_state(state, self.tokenizer, self.model, self._parts)
+        for restored in self._parts:
+            restored.resumed(self.step)
         return True
-
-
-def sum_of(losses: dict[str, Tensor]) -> Tensor:
-    """The total of named scalar losses."""
-    return torch.stack(list(losses.values())).sum()
-
-
-def observations(config: TrainConfig, step: int) -> set[str]:
-    """What is looked at after ``step`` steps: ``play``, ``picture``, both or nothing."""
-    health, in_stage_two = config.health, step - config.stage1.steps
-    due = {
-        "play": health.evaluate_every and in_stage_two > 0 and in_stage_two % health.evaluate_every == 0,
-        "picture": health.picture_every and step % health.picture_every == 0,
-    }
-    return {name for name, is_due in due.items() if is_due}
-
-
-def add_to(total: dict[str, Tensor], losses: dict[str, Tensor]) -> None:
-    """Add a microbatch's ``losses`` to those of the microbatches before it."""
-    for name, value in losses.items():
-        total[name] = total[name] + value.detach() if name in total else value.detach()

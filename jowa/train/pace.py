@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from functools import cached_property
+
+import torch
 
 from jowa.devices import choose_precision
 from jowa.train.config import TrainConfig
 from jowa.train.distributed import Place
 from jowa.train.flops import measured_ceiling, utilisation
-from jowa.train.step import IN_ROW, SKIPPED
+from jowa.train.step import FIRST, IN_ROW, SKIPPED
 
-QUIET = ("_gradient_norm", SKIPPED, IN_ROW, "usage", "perplexity")
+MEASURED = {"cuda": 0.3, "cpu": 0.1}
+"""Seconds for which the ceiling is measured."""
+QUIET = ("_gradient_norm", SKIPPED, IN_ROW, FIRST, "usage", "perplexity", "dead_codes")
 """Ends of the names of metrics that the curves show and the line beside the progress bar does not."""
 
 
@@ -24,11 +27,16 @@ class Pace:
     ) -> None:
         self.config, self.place, self._clock = config, place, clock
         self._step, self._stage, self._time = step, 0, clock()
+        # Now, while the device is empty: later its memory is full.
+        precision = choose_precision(config.precision, place.device)
+        self.ceiling = measured_ceiling(place.device, precision, MEASURED[place.device.type])
+        """Operations a second that this device reaches in matrix products."""
+        if place.device.type == "cuda":
+            torch.cuda.empty_cache()
 
-    @cached_property
-    def ceiling(self) -> float:
-        """Operations a second that this device reaches in matrix products, measured once."""
-        return measured_ceiling(self.place.device, choose_precision(self.config.precision, self.place.device))
+    def restart(self, step: int) -> None:
+        """Do not count the time until now: something else than training took it."""
+        self._step, self._time = step, self._clock()
 
     def measure(self, step: int, stage: int, metrics: Mapping[str, float]) -> dict[str, float]:
         """Of the steps since the last call; nothing across a change of stage, where data are encoded in between.

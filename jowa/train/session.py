@@ -24,10 +24,11 @@ from jowa.train.distributed import Place
 from jowa.train.feed import Feed
 from jowa.train.folder import AGENT, METRICS, PICTURE, RESULTS, read_results, write_settings
 from jowa.train.loggers import Loggers
-from jowa.train.loop import Trainer, observations
+from jowa.train.loop import Trainer
 from jowa.train.monitor import look
 from jowa.train.pace import Pace, progress_note
 from jowa.train.scoring import demo_table, score
+from jowa.train.watch import observations
 
 PICTURE_STEPS = 5
 
@@ -166,6 +167,7 @@ def _run_with(config: TrainConfig, place: Place, trainer: Trainer, feed: Feed) -
                 loggers.scalars(step, {f"play/{name}": value for name, value in found.metrics.items()})
                 trainer.store.mark_best(step, found.score)
                 print(f"step {step}: {found.describe()}", flush=True)
+            pace.restart(step)
 
         trainer.run(feed, report, observe)
 

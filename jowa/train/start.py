@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
-from jowa.agent import Agent, read_sizes
+from torch import Tensor
+
+from jowa.agent import Agent, Planning, read_sizes
+from jowa.devices import choose_precision
 from jowa.errors import UsageError
 from jowa.games import get_game, task_id
 from jowa.model import WorldActionModel
+from jowa.planner import PlannerConfig
 from jowa.tokenizer import Tokenizer, load_perceptual
 from jowa.train.config import TrainConfig
 from jowa.train.distributed import Place
@@ -72,3 +77,17 @@ def known_tasks(config: TrainConfig) -> dict[str, int]:
     """The task ids that the finished agent keeps: the run's own, and those of the agent whose weights it began with."""
     before = config.start_from if not config.from_scratch else None
     return ({} if before is None else read_sizes(before)[2]) | task_ids(config)
+
+
+def make_agent(
+    config: TrainConfig, place: Place, tokenizer_state: Mapping[str, Tensor], model_state: Mapping[str, Tensor]
+) -> Agent:
+    """An agent that plays as ``config`` says, with copies of these weights, without a draft head."""
+    tokenizer, model = Tokenizer(config.tokenizer), WorldActionModel(config.model)
+    tokenizer.load_state_dict(tokenizer_state)
+    model.load_state_dict(model_state)
+    settings = config.evaluation
+    planner = PlannerConfig(settings.planner, settings.width, settings.horizon, config.objective.gamma)
+    precision = choose_precision(config.precision, place.device)
+    planning = Planning(planner, settings.context)
+    return Agent(tokenizer.to(place.device), model.to(place.device), known_tasks(config), precision, planning)

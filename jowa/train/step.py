@@ -12,8 +12,9 @@ from torch.profiler import record_function
 
 from jowa.train.distributed import Place
 
-SKIPPED, IN_ROW = "_skipped", "_skipped_in_row"
-"""Ends of the names of a part's counters among the metrics."""
+SKIPPED, IN_ROW, FIRST = "_skipped", "_skipped_in_row", "_first_skipped"
+"""Ends of the names of a part's counters among the metrics: steps skipped so far; the longest stretch of them since the
+last reading; and the step that this stretch began with."""
 
 
 class Part:
@@ -28,6 +29,9 @@ class Part:
         self.clip, self.place = clip, place
         self.skipped = torch.zeros((), device=place.device)
         self.skipped_in_row = torch.zeros((), device=place.device)
+        self.found = torch.zeros((), device=place.device)
+        """float32 (): 1 if the last step was skipped."""
+        self._began = self._longest = self._longest_began = torch.zeros((), dtype=torch.float64, device=place.device)
 
     def backward(self, loss: Tensor, first: bool, last: bool) -> None:
         """Add the gradient of a microbatch's ``loss``; the ``first`` of a step begins at zero."""
@@ -36,11 +40,10 @@ class Part:
         with self.place.synchronised(self.wrapped, last), record_function("backward"):
             torch.autograd.backward(loss)
 
-    def apply(self, loss: Tensor) -> dict[str, Tensor]:
-        """Take the step, unless ``loss`` float32 () or the gradient is not finite on some process.
+    def apply(self, loss: Tensor, step: int) -> dict[str, Tensor]:
+        """Take ``step``, unless ``loss`` float32 () or the gradient is not finite on some process.
 
-        Returns what to log: the gradient's norm before clipping, and the steps skipped, since the start of the
-        stage and at a stretch.
+        Returns what to log: the gradient's norm before clipping, and the counters of skipped steps.
         """
         with record_function("clip"):
             norm = self._clip()
@@ -49,13 +52,28 @@ class Part:
         self.optimizer.found_inf = found  # type: ignore[attr-defined]
         with record_function("optimizer"):
             self.optimizer.step()
+        self.found = found
         self.skipped = self.skipped + found
         self.skipped_in_row = (self.skipped_in_row + 1) * found
+        self._began = torch.where(self.skipped_in_row == 1, float(step), self._began)
+        longer = self.skipped_in_row > self._longest
+        self._longest = torch.where(longer, self.skipped_in_row.double(), self._longest)
+        self._longest_began = torch.where(longer, self._began, self._longest_began)
         return {
             f"{self.name}_gradient_norm": norm,
             f"{self.name}{SKIPPED}": self.skipped,
-            f"{self.name}{IN_ROW}": self.skipped_in_row,
+            f"{self.name}{IN_ROW}": self._longest,
+            f"{self.name}{FIRST}": self._longest_began,
         }
+
+    def was_read(self) -> None:
+        """From now on count the longest stretch anew; one under way goes on."""
+        self._longest, self._longest_began = self.skipped_in_row.double(), self._began
+
+    def resumed(self, step: int) -> None:
+        """Tell when the stretch under way began, after ``skipped_in_row`` was restored as of ``step``."""
+        self._began = step - self.skipped_in_row.double()
+        self.was_read()
 
     def _clip(self) -> Tensor:
         """Scale the gradient to the largest norm if it is longer; its norm before, float32 ()."""
@@ -65,3 +83,14 @@ class Part:
             norm = norm.full_tensor()
         nn.utils.clip_grads_with_norm_(parameters, self.clip, norm)
         return norm
+
+
+def sum_of(losses: dict[str, Tensor]) -> Tensor:
+    """The total of named scalar losses."""
+    return torch.stack(list(losses.values())).sum()
+
+
+def add_to(total: dict[str, Tensor], losses: dict[str, Tensor]) -> None:
+    """Add a microbatch's ``losses`` to those of the microbatches before it."""
+    for name, value in losses.items():
+        total[name] = total[name] + value.detach() if name in total else value.detach()

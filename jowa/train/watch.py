@@ -16,11 +16,22 @@ from torch import Tensor
 
 from jowa.errors import NumericalError
 from jowa.files import atomic_write
-from jowa.train.step import IN_ROW
+from jowa.train.config import TrainConfig
+from jowa.train.step import FIRST, IN_ROW
 from jowa.types import Batch
 
 BAD_BATCH = "bad-batch"
 """What the names of saved batches begin with."""
+
+
+def observations(config: TrainConfig, step: int) -> set[str]:
+    """What is looked at after ``step`` steps: ``play``, ``picture``, both or nothing."""
+    health, in_stage_two = config.health, step - config.stage1.steps
+    due = {
+        "play": health.evaluate_every and in_stage_two > 0 and in_stage_two % health.evaluate_every == 0,
+        "picture": health.picture_every and step % health.picture_every == 0,
+    }
+    return {name for name, is_due in due.items() if is_due}
 
 
 class Readings:
@@ -30,7 +41,7 @@ class Readings:
         self._under_way: deque[tuple[int, list[str], Tensor, torch.cuda.Event | None]] = deque()
 
     def put(self, step: int, names: list[str], values: Tensor) -> None:
-        """Send the metrics of ``step`` on their way: ``values`` float32 (len(names),) on any device."""
+        """Send the metrics of ``step`` on their way: ``values`` float64 (len(names),) on any device."""
         arrived = None
         if values.is_cuda:
             values = values.to("cpu", non_blocking=True)
@@ -39,23 +50,27 @@ class Readings:
         self._under_way.append((step, names, values, arrived))
 
     def take(self, wait: bool) -> Iterator[tuple[int, dict[str, float]]]:
-        """(step, its metrics) of those that have arrived; ``wait``: of all."""
+        """(step, its metrics), oldest first; not the newest from a GPU unless told to ``wait`` for it.
+
+        Those before it arrived long ago.  Which ones are taken does not depend on timing, so that all processes, which
+        hold the same numbers, come to the same conclusions at the same step.
+        """
         while self._under_way:
             step, names, values, arrived = self._under_way[0]
             if arrived is not None:
-                if wait:
-                    arrived.synchronize()
-                elif not arrived.query():  # type: ignore[no-untyped-call]
+                if len(self._under_way) == 1 and not wait:
                     return
+                arrived.synchronize()
             self._under_way.popleft()
             yield step, dict(zip(names, values.tolist(), strict=True))
 
 
-def bad_part(metrics: Mapping[str, float], limit: int) -> tuple[str, int] | None:
-    """(name of the part, steps in a row that it skipped) if some part skipped ``limit`` or more."""
+def bad_part(metrics: Mapping[str, float], limit: int) -> tuple[str, int, int] | None:
+    """(name, steps in a row that it skipped, the first of them) of a part that skipped ``limit`` or more."""
     for name, value in metrics.items():
+        part = name.removesuffix(IN_ROW)
         if name.endswith(IN_ROW) and value >= limit:
-            return name.removesuffix(IN_ROW), int(value)
+            return part, round(value), round(metrics[part + FIRST])
     return None
 
 

@@ -147,7 +147,39 @@ def test_a_bad_batch_is_skipped_counted_and_forgotten(
     monkeypatch.setattr(Objective, "forward", poison)
     run_trainer(config, watch)
     assert [step for step in range(2, 7) if same(states[step - 1], states[step])] == [3]
-    assert list(seen.values()) == [(0, 0), (0, 0), (1, 1), (1, 0), (1, 0), (1, 0)]
+    # At the reading of step 3 the stretch was under way, so the next reading counts it too.
+    assert list(seen.values()) == [(0, 0), (0, 0), (1, 1), (1, 1), (1, 0), (1, 0)]
+
+
+def test_a_bad_stretch_between_two_readings_stops_the_run_too(
+    small_config: Any, run_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config({"stage1.steps": 0, "stage2.steps": 12, "health.bad_steps": 3, "log_every": 10})
+    plain, calls = Objective.forward, []
+
+    def poison(self: Objective, *arguments: Any, **options: Any) -> dict[str, torch.Tensor]:
+        calls.append(len(calls))
+        losses = plain(self, *arguments, **options)
+        return {name: loss * float("nan") for name, loss in losses.items()} if calls[-1] in (1, 4, 5, 6) else losses
+
+    monkeypatch.setattr(Objective, "forward", poison)
+    with pytest.raises(NumericalError, match=r"step 4: .* 2 steps after it"):
+        run_trainer(config)
+    assert len(calls) == 10
+    assert [path.name for path in config.out.glob("bad-batch-*")] == ["bad-batch-joint-step-4-rank-0.npz"]
+
+
+def test_a_skipped_step_moves_no_code_of_a_moving_codebook(small_config: Any, run_trainer: Any) -> None:
+    config = small_config({"tokenizer_loss.codebook": "ema", "stage1.revive_every": 0, "stage1.world_from": 3})
+    codes: dict[int, torch.Tensor] = {}
+
+    def watch(trainer: Trainer, step: int, metrics: dict[str, float]) -> None:
+        codes[step] = trainer.tokenizer.embedding.weight.clone()
+        if step == 2:  # the decoder's error is no number, the latents are fine
+            next(trainer.tokenizer.decoder.parameters()).data[0] = float("nan")
+
+    run_trainer(config, watch)
+    assert not torch.equal(codes[1], codes[2]) and torch.equal(codes[2], codes[3]) and torch.equal(codes[2], codes[4])
 
 
 def test_the_first_of_the_bad_batches_is_kept(small_config: Any, run_trainer: Any, alone: Any) -> None:

@@ -18,10 +18,11 @@ from jowa.train.feed import Feed
 from jowa.train.flops import model_flops_per_step
 from jowa.train.folder import METRICS
 from jowa.train.loggers import Loggers
-from jowa.train.loop import Trainer, observations
+from jowa.train.loop import Trainer
 from jowa.train.monitor import _Observer, discounted_returns, look, mean_score
 from jowa.train.pace import Pace, progress_note
 from jowa.train.session import train
+from jowa.train.watch import observations
 
 
 def test_returns_are_discounted_from_each_step_on() -> None:

@@ -46,6 +46,20 @@ def test_stopped_after_any_step_and_resumed(
         assert_same_state(read_state(checkpoints(again.out / "checkpoints")[-1]), final)
 
 
+def test_a_moving_codebook_goes_on_where_it_was(
+    small_config: Any, run_trainer: Any, assert_same_state: Any, read_state: Any, tmp_path: Path
+) -> None:
+    config = small_config({"tokenizer_loss.codebook": "ema", "checkpoint.every": 1, "checkpoint.keep": 100})
+    run_trainer(config)
+    saved = checkpoints(config.out / "checkpoints")
+    again = dataclasses.replace(config, out=tmp_path / "again")
+    shutil.copytree(saved[1], again.out / "checkpoints" / saved[1].name)
+    run_trainer(again)
+    found, expected = (read_state(checkpoints(run.out / "checkpoints")[-1]) for run in (again, config))
+    assert_same_state(found, expected)
+    assert "embedding.counts" in found["tokenizer"]
+
+
 def test_saving_changes_nothing(small_config: Any, run_trainer: Any, assert_same_state: Any, tmp_path: Path) -> None:
     often = {"checkpoint.every": 1}
     behind = run_trainer(small_config(often | {"out": tmp_path / "behind"}))
