@@ -44,15 +44,18 @@ class Profiler:
         self._running: Any = None
 
     def before_step(self, stage: int, step: int, objective: Objective) -> None:
-        """To be called before each step, numbered within the run; starts and ends profiles."""
+        """To be called before each step, numbered within the run; starts profiles."""
         if not self.steps:
             return
         seen = self._seen.get(stage, 0)
-        if self._running is not None and seen in (0, WARM_UP + self.steps):
-            self.end()
         if seen == WARM_UP:
             self._begin(stage, step, objective)
         self._seen[stage] = seen + 1
+
+    def after_step(self, last: bool) -> None:
+        """To be called after each step, before anything is saved or looked at; ``last``: of its stage."""
+        if self._running is not None and (last or self._seen[self._stage] == WARM_UP + self.steps):
+            self.end()
 
     def _begin(self, stage: int, step: int, objective: Objective) -> None:
         activities = [ProfilerActivity.CPU]

@@ -80,3 +80,19 @@ def test_what_is_compiled_is_named_from_outside(small_config: Any, alone: Any, w
     assert len(graphs) == before, "the profile made something compile anew"
     assert [part._compiled_call_impl for part in parts] == compiled
     assert "embed" not in vars(model) and not any(module._forward_hooks for module in objective.modules())
+
+
+@pytest.mark.parametrize("steps", [2, 100])
+def test_saving_is_no_part_of_a_step(
+    small_config: Any, run_trainer: Any, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    from jowa.train.loop import Trainer
+
+    profiled = []
+    monkeypatch.setattr(Trainer, "save", lambda *_, **__: profiled.append(torch._C._autograd._profiler_enabled()))
+    end = WARM_UP + 2
+    run_trainer(small_config(
+        {"stage1.steps": end, "stage2.steps": end, "stage1.world_from": 0, "profile_steps": steps,
+         "checkpoint.every": end}
+    ))  # fmt: skip
+    assert profiled == [False, False]
