@@ -27,8 +27,9 @@ def value_positions(steps: int, device: torch.device | None = None) -> Tensor:
 
 def frame_head_positions(steps: int, device: torch.device | None = None) -> Tensor:
     """(steps * 36,): positions whose next token is a frame token: all but the last of each frame."""
-    positions = torch.arange(steps * TOKENS_PER_STEP, device=device)
-    return positions[positions % TOKENS_PER_STEP != LAST_FRAME_TOKEN]
+    # In closed form: a mask's size is known to the device alone, which would have to be waited for.
+    places = torch.arange(steps * TOKENS_PER_FRAME, device=device)
+    return places + (places + 1) // TOKENS_PER_FRAME
 
 
 def interleave(frame_part: Tensor, action_part: Tensor) -> Tensor:

@@ -97,6 +97,7 @@ class Trainer:
         while self.step < self.total:
             profiler.before_step(self.stage, self.step, self.objective)
             metrics = self._stage_one_step(feed) if self.stage == 1 else self._stage_two_step(feed)
+            profiler.after_step(last=self.step + 1 in (self.config.stage1.steps, self.total))
             self.step += 1
             self._read_back(metrics, feed, report)
             due, last, switch = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ PROFILE = "profile"
 BACKWARD = "backward"
 PARTS = (
     "data", "tokenizer", "embedding", "attention", "MLP", "block, compiled", "heads", "target head", "losses",
-    "rest of the model", BACKWARD, "clip", "optimizer",
+    "losses, compiled", "rest of the model", BACKWARD, "clip", "optimizer",
 )  # fmt: skip
 """Ranges, in the order of the table."""
 
@@ -44,15 +44,18 @@ class Profiler:
         self._running: Any = None
 
     def before_step(self, stage: int, step: int, objective: Objective) -> None:
-        """To be called before each step, numbered within the run; starts and ends profiles."""
+        """To be called before each step, numbered within the run; starts profiles."""
         if not self.steps:
             return
         seen = self._seen.get(stage, 0)
-        if self._running is not None and seen in (0, WARM_UP + self.steps):
-            self.end()
         if seen == WARM_UP:
             self._begin(stage, step, objective)
         self._seen[stage] = seen + 1
+
+    def after_step(self, last: bool) -> None:
+        """To be called after each step, before anything is saved or looked at; ``last``: of its stage."""
+        if self._running is not None and (last or self._seen[self._stage] == WARM_UP + self.steps):
+            self.end()
 
     def _begin(self, stage: int, step: int, objective: Objective) -> None:
         activities = [ProfilerActivity.CPU]
@@ -84,41 +87,62 @@ class Profiler:
 
 @contextmanager
 def named_parts(objective: Objective) -> Iterator[None]:
-    """Name the parts of the model's forward pass while a profile is taken."""
-    model, handles = objective.model, []
+    """Name the parts of the model's forward pass while a profile is taken.
 
-    def watch(module: nn.Module, name: str) -> None:
-        open_ranges: list[record_function] = []
-
-        def enter(*_: Any) -> None:
-            open_ranges.append(record_function(name))
-            open_ranges[-1].__enter__()  # type: ignore[no-untyped-call]
-
-        def leave(*_: Any) -> None:
-            open_ranges.pop().__exit__(None, None, None)
-
-        handles.append(module.register_forward_pre_hook(enter, prepend=True))
-        handles.append(module.register_forward_hook(leave, always_call=True))
-
-    watch(objective, "losses")
-    watch(model, "rest of the model")
-    for block in model.transformer.blocks:
-        if block._compiled_call_impl is not None:
-            watch(block, "block, compiled")
-        else:
-            watch(block.get_submodule("attn"), "attention")
-            watch(block.get_submodule("mlp"), "MLP")
-    for head in (model.frame_head, model.reward_head, model.end_head, model.q_head):
-        watch(head, "heads")
-    watch(model.q_target_head, "target head")
-    plain = model.embed
-    model.embed = partial(_embed, plain)  # type: ignore[method-assign]
-    try:
+    What is compiled gets one range around it and nothing inside: a hook there would break its graph, or compile anew.
+    """
+    with ExitStack() as undo:
+        if not _named_whole(objective, "losses, compiled", undo):
+            _name_parts(objective, undo)
         yield
-    finally:
-        del model.embed
-        for handle in handles:
-            handle.remove()
+
+
+def _named_whole(module: nn.Module, name: str, undo: ExitStack) -> bool:
+    """Put the range ``name`` around a compiled module's code; returns whether ``module`` is compiled."""
+    compiled = module._compiled_call_impl
+    if compiled is None:
+        return False
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        with record_function(name):
+            return compiled(*arguments, **named)
+
+    # What torch.nn.Module.__call__ calls, with the arguments that it was given.
+    module._compiled_call_impl = call
+    undo.callback(setattr, module, "_compiled_call_impl", compiled)
+    return True
+
+
+def _watch(module: nn.Module, name: str, undo: ExitStack) -> None:
+    """Put the range ``name`` around a module's forward pass, compiled or not."""
+    if _named_whole(module, name, undo):
+        return
+    open_ranges: list[record_function] = []
+
+    def enter(*_: Any) -> None:
+        open_ranges.append(record_function(name))
+        open_ranges[-1].__enter__()  # type: ignore[no-untyped-call]
+
+    def leave(*_: Any) -> None:
+        open_ranges.pop().__exit__(None, None, None)
+
+    undo.callback(module.register_forward_pre_hook(enter, prepend=True).remove)
+    undo.callback(module.register_forward_hook(leave, always_call=True).remove)
+
+
+def _name_parts(objective: Objective, undo: ExitStack) -> None:
+    model = objective.model
+    _watch(objective, "losses", undo)
+    _watch(model, "rest of the model", undo)
+    for block in model.transformer.blocks:
+        if not _named_whole(block, "block, compiled", undo):
+            _watch(block.get_submodule("attn"), "attention", undo)
+            _watch(block.get_submodule("mlp"), "MLP", undo)
+    for head in (model.frame_head, model.reward_head, model.end_head, model.q_head):
+        _watch(head, "heads", undo)
+    _watch(model.q_target_head, "target head", undo)
+    model.embed = partial(_embed, model.embed)  # type: ignore[method-assign]
+    undo.callback(delattr, model, "embed")
 
 
 def _embed(plain: Any, *arguments: Any) -> Any:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from jowa.config import ModelConfig
 from jowa.losses import critic_losses, end_loss, frame_loss, reward_loss, td_successors, td_weights
 from jowa.model import WorldActionModel
 from jowa.model.heads import q_distribution
-from jowa.model.objective import Objective, ObjectiveConfig
+from jowa.model.objective import Objective, ObjectiveConfig, target_counts
 from jowa.types import Batch
 
 SMALL = ModelConfig(
@@ -66,6 +68,29 @@ def test_stage_two_weighs_td_cql_and_the_world(model: WorldActionModel, batch: B
     torch.testing.assert_close(losses["td"], td)
     torch.testing.assert_close(losses["cql"], 0.2 * penalty)
     assert set(losses) == {"frame", "reward", "end", "td", "cql"}
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses operations whose result's size, or whose number, a GPU would have to be waited for."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        aten = torch.ops.aten
+        masks = function.overloadpacket is aten.index and [
+            i for i in args[1] if i is not None and i.dtype == torch.bool
+        ]
+        if masks or function.overloadpacket in (aten.nonzero, aten.masked_select, aten._local_scalar_dense):
+            raise AssertionError(f"{function} waits for the device")
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("noisy", [None, torch.tensor([True, False, True])])
+def test_nothing_waits_for_the_device(model: WorldActionModel, batch: Batch, noisy: torch.Tensor | None) -> None:
+    objective, batch = Objective(model, ObjectiveConfig()), dataclasses.replace(batch, noisy=noisy)
+    counts = target_counts(batch, critic=True)
+    with NoWaiting():
+        torch.stack(list(objective(batch, critic=True, counts=counts).values())).sum().backward()
+        with pytest.raises(AssertionError, match="waits for the device"):
+            batch.rewards[batch.mask]
 
 
 def test_without_cql(model: WorldActionModel, batch: Batch) -> None:

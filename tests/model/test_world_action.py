@@ -64,7 +64,8 @@ def test_every_preset_joins_fitting_networks() -> None:
 def test_layout() -> None:
     assert action_positions(3).tolist() == [36, 73, 110]
     assert value_positions(3).tolist() == [35, 72, 109]
-    assert frame_head_positions(2).tolist() == [p for p in range(74) if p not in (35, 72)]
+    for steps in range(1, 9):
+        assert frame_head_positions(steps).tolist() == [p for p in range(37 * steps) if p % 37 != 35]
     joined = interleave(torch.zeros(1, 2, 36, 1), torch.ones(1, 2, 1))
     assert joined.flatten().nonzero().flatten().tolist() == [36, 73]
 
