@@ -6,7 +6,7 @@ The defaults are the paper's (arXiv 2410.00564, table of hyperparameters, fine-t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ from jowa.agent import read_sizes
 from jowa.config import ModelConfig, TokenizerConfig
 from jowa.games import get_game
 from jowa.model.objective import ObjectiveConfig
+from jowa.tokenizer.losses import WEIGHT_FREE, TokenizerLossConfig
 from jowa.train.checks import check_config
 from jowa.train.config import (
     CheckpointConfig,
@@ -32,6 +33,29 @@ from jowa.train.config import (
 
 LOCAL_MOTION_WEIGHT = StageOneConfig().motion_weight
 """What a ``local`` tokenizer was trained with; without it, it forgets small moving objects."""
+
+
+@dataclass(frozen=True)
+class TokenizerLossOptions:
+    """The tokenizer's loss; what is left out is as in training: published for a ``published`` tokenizer, free of
+    pretrained weights for a ``local`` one."""
+
+    perceptual: Literal["auto", "lpips", "none"] | None = None
+    """The perceptual term: ``auto`` if VGG16's weights are on disk, ``lpips`` insists on it, ``none`` leaves it out;
+    default: ``auto``, for a ``local`` tokenizer ``none``."""
+    perceptual_weight: float | None = None
+    """Weight of the perceptual term; default: 1."""
+    square_weight: float | None = None
+    """Weight of the mean squared error of pixels in [-1, 1]; default: 0, for a ``local`` tokenizer 2."""
+    codebook: Literal["gradient", "ema"] | None = None
+    """How codes follow the latents; ``ema`` (moving averages) only with ``from_scratch``; default: ``gradient``."""
+    ema_decay: float | None = None
+    """Share of a code's moving average that a step keeps (``ema`` only); default: 0.99."""
+
+    def of(self, tokenizer: TokenizerConfig) -> TokenizerLossConfig:
+        """The loss for a tokenizer of this kind."""
+        usual = WEIGHT_FREE if tokenizer.encoder == "local" else TokenizerLossConfig()
+        return replace(usual, **{name: value for name, value in asdict(self).items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -95,6 +119,7 @@ class FinetuneConfig:
     """Steps between metrics."""
     restart: bool = False
     """Start anew even if ``out`` holds a run: what it wrote is deleted."""
+    tokenizer_loss: TokenizerLossOptions = field(default_factory=TokenizerLossOptions)
     objective: ObjectiveConfig = field(default_factory=lambda: ObjectiveConfig(world_weight=0.5))
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(warmup_steps=0, final_fraction=1.0))
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
@@ -135,6 +160,7 @@ class FinetuneConfig:
                 transitions=self.transitions,
             ),
             tokenizer=tokenizer,
+            tokenizer_loss=self.tokenizer_loss.of(tokenizer),
             model=model,
             objective=self.objective,
             stage1=StageOneConfig(

@@ -14,7 +14,8 @@ import pytest
 from jowa.agent import Agent
 from jowa.config import ModelConfig, TokenizerConfig
 from jowa.evaluate.play import PROTOCOLS, Protocol
-from jowa.finetune.config import FinetuneConfig, in_own_names
+from jowa.finetune.config import FinetuneConfig, TokenizerLossOptions, in_own_names
+from jowa.tokenizer.losses import WEIGHT_FREE, TokenizerLossConfig
 from jowa.train.__main__ import run
 from jowa.train.checks import check_split
 
@@ -112,6 +113,7 @@ def test_the_papers_numbers() -> None:
     assert (two.batch_size, two.learning_rate, two.target_every, two.target_rate) == (32, 5e-5, 1000, 1.0)
     assert (two.train_tokenizer, one.tokenizer_batch, one.tokenizer_learning_rate) == (True, 128, 1e-4)
     assert (one.motion_weight, one.revive_every) == (0.0, 0)
+    assert config.tokenizer_loss == TokenizerLossConfig()
     objective = config.objective
     assert (objective.world_weight, objective.cql_weight, objective.gamma) == (0.5, 0.1, 0.99)
     optimizer = config.optimizer
@@ -129,11 +131,22 @@ def test_a_local_tokenizer_keeps_its_weight_on_motion() -> None:
     assert plain._training(local, ModelConfig()).stage1.motion_weight == 0.0
 
 
+def test_the_tokenizers_loss_is_that_of_its_kind() -> None:
+    config = FinetuneConfig(Path("agent"), "Gravitar", Path("data"))
+    local = TokenizerConfig(encoder="local")
+    assert config._training(local, ModelConfig()).tokenizer_loss == WEIGHT_FREE
+    changed = dataclasses.replace(config, tokenizer_loss=TokenizerLossOptions(square_weight=0.5))
+    wanted = dataclasses.replace(WEIGHT_FREE, square_weight=0.5)
+    assert changed._training(local, ModelConfig()).tokenizer_loss == wanted
+    names = [field.name for field in dataclasses.fields(TokenizerLossConfig)]
+    assert [field.name for field in dataclasses.fields(TokenizerLossOptions)] == names
+
+
 def test_help_explains_every_option(command: Any) -> None:
     done = command("jowa.finetune", "--help", env={"COLUMNS": "200", "NO_COLOR": "1"})
     assert done.returncode == 0, done.stderr
     for field in dataclasses.fields(FinetuneConfig):
-        nested = field.name in ("objective", "optimizer", "parallel", "health", "draft", "evaluation")
+        nested = field.name in ("tokenizer_loss", "objective", "optimizer", "parallel", "health", "draft", "evaluation")
         name = "AGENT" if field.name == "agent" else f"--{field.name.replace('_', '-')}{'.' * nested}"
         assert name.lower() in done.stdout.lower(), name
 
