@@ -77,6 +77,11 @@ MISTAKES = {
     "a batch of none": ({"--batch-size": 0}, 2, "batch_size is 0, expected at least 1: set --batch-size"),
     "no steps": ({"--steps": 0}, 2, "no steps to train: set --steps"),
     "a horizon without room": ({"--imagined": "half", "--imagined-horizon": 4}, 2, "set --imagined-horizon below"),
+    "imagined segments that never begin": (
+        {"--imagined": "half"},
+        2,
+        "from step 20000 of the stage on (imagined_from), but it ends after 4 steps (steps)",
+    ),
     "COMBO without imagined steps": ({"--objective.conservative": "combo"}, 2, "set --imagined half"),
     "the other kind of critic": ({"--objective.critic": "mse"}, 2, "as the agent was trained"),
     "a data set that is not there": ({"--data": "nowhere"}, 1, "or set --data"),
@@ -100,9 +105,18 @@ def test_from_scratch_with_a_frozen_tokenizer_is_refused(arguments: Any, command
     assert "--tokenizer train" in only_error(done, 2)
 
 
+def test_it_never_writes_over_another_agent(arguments: Any, command: Any, finished_run: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(finished_run / "agent", tmp_path / "other")
+    assert "such as an agent" in only_error(command("jowa.finetune", *arguments({"--out": other})), 2)
+
+
 def test_it_never_writes_over_the_agent(arguments: Any, command: Any, finished_run: Path) -> None:
-    message = only_error(command("jowa.finetune", *arguments({"--out": finished_run / "agent"})), 2)
-    assert "such as an agent" in message
+    agent = finished_run / "agent"
+    before = {path: path.read_bytes() for path in agent.iterdir()}
+    for out, where in ((agent, "is"), (finished_run, "lies in")):
+        message = only_error(command("jowa.finetune", *arguments({"--out": out}), "--restart"), 2)
+        assert f"{agent} {where} the folder {out} that the run writes to" in message
+    assert {path: path.read_bytes() for path in agent.iterdir()} == before
 
 
 def test_the_papers_numbers() -> None:
