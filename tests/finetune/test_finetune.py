@@ -18,10 +18,11 @@ from jowa.finetune.config import FinetuneConfig, TokenizerLossOptions, in_own_na
 from jowa.tokenizer.losses import WEIGHT_FREE, TokenizerLossConfig
 from jowa.train.__main__ import run
 from jowa.train.checks import check_split
+from jowa.train.config import CheckpointConfig
 
 QUICK = {
     "--device": "cpu", "--transitions": 30, "--steps": 4, "--batch-size": 4, "--tokenizer-batch": 16,
-    "--checkpoint-every": 2, "--log-every": 1, "--draft.moments": 3, "--draft.steps": 2, "--evaluation.episodes": 0,
+    "--checkpoint.every": 2, "--log-every": 1, "--draft.moments": 3, "--draft.steps": 2, "--evaluation.episodes": 0,
 }  # fmt: skip
 
 
@@ -115,7 +116,7 @@ def test_it_never_writes_over_the_agent(arguments: Any, command: Any, finished_r
     before = {path: path.read_bytes() for path in agent.iterdir()}
     for out, where in ((agent, "is"), (finished_run, "lies in")):
         message = only_error(command("jowa.finetune", *arguments({"--out": out}), "--restart"), 2)
-        assert f"{agent} {where} the folder {out} that the run writes to" in message
+        assert f"error: agent {agent} {where} the folder {out} that the run writes to" in message
     assert {path: path.read_bytes() for path in agent.iterdir()} == before
 
 
@@ -160,7 +161,16 @@ def test_help_explains_every_option(command: Any) -> None:
     done = command("jowa.finetune", "--help", env={"COLUMNS": "200", "NO_COLOR": "1"})
     assert done.returncode == 0, done.stderr
     for field in dataclasses.fields(FinetuneConfig):
-        nested = field.name in ("tokenizer_loss", "objective", "optimizer", "parallel", "health", "draft", "evaluation")
+        nested = field.name in (
+            "tokenizer_loss",
+            "checkpoint",
+            "objective",
+            "optimizer",
+            "parallel",
+            "health",
+            "draft",
+            "evaluation",
+        )
         name = "AGENT" if field.name == "agent" else f"--{field.name.replace('_', '-')}{'.' * nested}"
         assert name.lower() in done.stdout.lower(), name
 
@@ -168,6 +178,40 @@ def test_help_explains_every_option(command: Any) -> None:
 def test_errors_name_options_that_exist() -> None:
     assert in_own_names("data.transitions is -1: set --data.transitions") == "transitions is -1: set --transitions"
     assert in_own_names("the data. stage2 is") == "the data. stage2 is"
+    assert in_own_names("set --data.segment-length or --stage2.batch-size.") == "set --segment-length or --batch-size."
+    assert in_own_names("set --stage1.steps or --stage2.steps") == "set --steps"
+    assert in_own_names("data.path x: set --data.path") == "data x: set --data"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/mnt/data.v2/x",
+        "/mnt/data.path/x",
+        "data.path/x",
+        "stage2.v1",
+        "old-data.path",
+        "old.data.games",
+        "/mnt/stage2.steps",
+    ],
+)
+def test_errors_leave_paths_as_they_are(path: str) -> None:
+    assert in_own_names(f"no data set at {path}: set --data.path") == f"no data set at {path}: set --data"
+
+
+def test_a_dry_run_prints_and_writes_nothing(arguments: Any, command: Any, tmp_path: Path) -> None:
+    done = command("jowa.finetune", *arguments({"--dry-run-gpu": "A100"}), "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "model, all" in done.stdout and "A100" in done.stdout
+    assert not (tmp_path / "fine").exists()
+
+
+def test_the_rest_of_the_settings_is_passed_on() -> None:
+    config = FinetuneConfig(
+        Path("agent"), "Gravitar", Path("data"), profile_steps=3, checkpoint=CheckpointConfig(every=7, keep=1)
+    )
+    made = config._training(TokenizerConfig(), ModelConfig())
+    assert (made.profile_steps, made.checkpoint) == (3, CheckpointConfig(every=7, keep=1))
 
 
 def test_the_table_has_the_agent_before(
