@@ -132,6 +132,12 @@ def _check_ablations(config: TrainConfig) -> None:
             "tokenizer_from names a tokenizer that is used as it is: leave out --tokenizer-from, or both "
             "--stage2.train-tokenizer and --start-from"
         )
+    begins = config.start_from is not None and not config.from_scratch
+    if begins and config.tokenizer_loss.codebook == "ema" and (two.train_tokenizer or config.stage1.steps):
+        raise UsageError(
+            "tokenizer_loss.codebook is ema, but an agent keeps its codes without their averages: the first step would "
+            "move each code to the mean of a single batch; set --tokenizer-loss.codebook gradient, as published"
+        )
     if config.from_scratch and (config.start_from is None or not (two.train_tokenizer or config.stage1.steps)):
         raise UsageError(
             "from_scratch compares with a run that starts from an agent, and its tokenizer must train: set "

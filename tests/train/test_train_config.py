@@ -150,6 +150,18 @@ def test_what_is_imagined_begins_before_the_stage_ends() -> None:
                 check_config(config)
 
 
+def test_averages_need_a_codebook_that_has_them(small_config: Any, tmp_path: Path) -> None:
+    """An agent's codes would forget what they are in the first step; codes that start or stay as they are may."""
+    changes = {"tokenizer_loss.codebook": "ema", "start_from": tmp_path / "agent", "stage1.steps": 0}
+    training = changes | {"stage2.train_tokenizer": True}
+    for refused in (training, changes | {"stage1.steps": 6}):
+        with pytest.raises(UsageError, match=r"set --tokenizer-loss\.codebook gradient"):
+            check_config(small_config(refused))
+    check_config(small_config(changes))
+    check_config(small_config(training | {"from_scratch": True}))
+    check_config(small_config(training | {"tokenizer_loss.codebook": "gradient"}))
+
+
 @pytest.mark.parametrize("name", ["start_from", "tokenizer_from", "data.path", "data.tokens"])
 def test_nothing_is_read_from_the_folder_that_is_written(
     small_config: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
