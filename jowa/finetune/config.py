@@ -6,7 +6,7 @@ The defaults are the paper's (arXiv 2410.00564, table of hyperparameters, fine-t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ from jowa.agent import read_sizes
 from jowa.config import ModelConfig, TokenizerConfig
 from jowa.games import get_game
 from jowa.model.objective import ObjectiveConfig
+from jowa.tokenizer.losses import WEIGHT_FREE, TokenizerLossConfig
 from jowa.train.checks import check_config
 from jowa.train.config import (
     CheckpointConfig,
@@ -32,6 +33,29 @@ from jowa.train.config import (
 
 LOCAL_MOTION_WEIGHT = StageOneConfig().motion_weight
 """What a ``local`` tokenizer was trained with; without it, it forgets small moving objects."""
+
+
+@dataclass(frozen=True)
+class TokenizerLossOptions:
+    """The tokenizer's loss; what is left out is as in training: published for a ``published`` tokenizer, free of
+    pretrained weights for a ``local`` one."""
+
+    perceptual: Literal["auto", "lpips", "none"] | None = None
+    """The perceptual term: ``auto`` if VGG16's weights are on disk, ``lpips`` insists on it, ``none`` leaves it out;
+    default: ``auto``, for a ``local`` tokenizer ``none``."""
+    perceptual_weight: float | None = None
+    """Weight of the perceptual term; default: 1."""
+    square_weight: float | None = None
+    """Weight of the mean squared error of pixels in [-1, 1]; default: 0, for a ``local`` tokenizer 2."""
+    codebook: Literal["gradient", "ema"] | None = None
+    """How codes follow the latents; ``ema`` (moving averages) only with ``from_scratch``; default: ``gradient``."""
+    ema_decay: float | None = None
+    """Share of a code's moving average that a step keeps (``ema`` only); default: 0.99."""
+
+    def of(self, tokenizer: TokenizerConfig) -> TokenizerLossConfig:
+        """The loss for a tokenizer of this kind."""
+        usual = WEIGHT_FREE if tokenizer.encoder == "local" else TokenizerLossConfig()
+        return replace(usual, **{name: value for name, value in asdict(self).items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -89,15 +113,22 @@ class FinetuneConfig:
     """Beam width of imagined segments."""
     imagined_horizon: int = 2
     """Steps that are imagined in a segment."""
-    checkpoint_every: int = 1_000
-    """Steps between checkpoints."""
     log_every: int = 20
     """Steps between metrics."""
     restart: bool = False
     """Start anew even if ``out`` holds a run: what it wrote is deleted."""
+    dry_run: bool = False
+    """Only say what the run would take: parameters, arithmetic, memory by microbatches, days.  Writes nothing."""
+    dry_run_gpu: Literal["H200", "H100", "A100"] = "H200"
+    """The GPU for which ``dry_run`` reckons."""
+    profile_steps: int = 0
+    """Steps to profile, after a warm-up: where their time goes is printed, and traces for Chrome are written to
+    ``out``/profile; 0: none."""
+    tokenizer_loss: TokenizerLossOptions = field(default_factory=TokenizerLossOptions)
     objective: ObjectiveConfig = field(default_factory=lambda: ObjectiveConfig(world_weight=0.5))
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(warmup_steps=0, final_fraction=1.0))
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    checkpoint: CheckpointConfig = field(default_factory=lambda: CheckpointConfig(every=1_000))
     health: HealthConfig = field(default_factory=HealthConfig)
     draft: DraftHeadConfig = field(default_factory=DraftHeadConfig)
     evaluation: EvaluationConfig = field(default_factory=lambda: EvaluationConfig(max_steps=27_000))
@@ -121,9 +152,12 @@ class FinetuneConfig:
             seed=self.seed,
             device=self.device,
             precision=self.precision,
-            checkpoint=CheckpointConfig(every=self.checkpoint_every),
+            checkpoint=self.checkpoint,
             log_every=self.log_every,
             restart=self.restart,
+            dry_run=self.dry_run,
+            dry_run_gpu=self.dry_run_gpu,
+            profile_steps=self.profile_steps,
             start_from=self.agent,
             from_scratch=self.from_scratch,
             data=DataConfig(
@@ -135,6 +169,7 @@ class FinetuneConfig:
                 transitions=self.transitions,
             ),
             tokenizer=tokenizer,
+            tokenizer_loss=self.tokenizer_loss.of(tokenizer),
             model=model,
             objective=self.objective,
             stage1=StageOneConfig(
@@ -165,19 +200,36 @@ class FinetuneConfig:
 
 
 OWN_NAMES = {
-    "--stage1.steps or --stage2.steps": "--steps",
-    "--stage2.train-tokenizer and --start-from": "--from-scratch",
-    "--stage2.train-tokenizer or --stage1.steps": "--tokenizer train",
-    "--stage2.train-tokenizer": "--tokenizer train",
-    "set --model.num-atoms 1": "leave --objective.critic as the agent was trained",
-    "--data.path": "--data",
-    "--data.games": "--game",
+    "stage1.steps or --stage2.steps": "steps",
+    "stage2.train_tokenizer and --start_from": "from-scratch",
+    "stage2.train_tokenizer or --stage1.steps": "tokenizer train",
+    "stage2.train_tokenizer": "tokenizer train",
+    "data.path": "data",
+    "data.games": "game",
+    "start_from": "agent",
 }
-"""Options of :mod:`jowa.train` that are called otherwise here than by their last part."""
+"""Settings of :mod:`jowa.train` that are called otherwise here than by their last part."""
+
+SETTINGS = OWN_NAMES | {
+    f"{group}.{setting.name}": setting.name
+    for group, kind in (("data", DataConfig), ("stage1", StageOneConfig), ("stage2", StageTwoConfig))
+    for setting in fields(kind)
+    if f"{group}.{setting.name}" not in OWN_NAMES
+}
+NAME = re.compile(
+    r"(?<![\w/.])(?<!\w-)(?:"
+    + "|".join(re.escape(name).replace("_", "[_-]") for name in sorted(SETTINGS, key=len, reverse=True))
+    + r")(?![\w/-])"
+)
+"""A setting of :mod:`jowa.train` as errors name it, with underscores or as an option; nothing inside a path."""
 
 
 def in_own_names(message: str) -> str:
     """What :mod:`jowa.train` says about its settings, with the options of this command."""
-    for name, own in OWN_NAMES.items():
-        message = message.replace(name, own)
-    return re.sub(r"\b(?:data|stage1|stage2)\.(?=\w)", "", message)
+    message = message.replace("set --model.num-atoms 1", "leave --objective.critic as the agent was trained")
+
+    def own(found: re.Match[str]) -> str:
+        name = SETTINGS[found[0].replace("-", "_").replace("__", "--")]
+        return name.replace("_", "-") if message[: found.start()].endswith("--") else name
+
+    return NAME.sub(own, message)

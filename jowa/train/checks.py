@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from jowa.data.remote import is_remote
 from jowa.errors import UsageError
 from jowa.games import get_game
 from jowa.train.config import TrainConfig
@@ -43,6 +44,7 @@ def check_config(config: TrainConfig) -> None:
         get_game(game)
     if not config.data.games or len(set(config.data.games)) != len(config.data.games):
         raise UsageError(f"games are {' '.join(config.data.games) or 'none'}: name at least one, each once")
+    _check_places(config)
     _check_ranges(config)
     if not 2 <= config.data.segment_length <= config.model.context_steps:
         raise UsageError(
@@ -76,6 +78,25 @@ def check_config(config: TrainConfig) -> None:
     _check_ablations(config)
 
 
+def _check_places(config: TrainConfig) -> None:
+    """Raise :class:`UsageError` for something that the run reads from inside its own folder.
+
+    ``restart`` deletes what is there before anything is read, and the run itself writes over it.
+    """
+    read = {
+        "start_from": config.start_from, "tokenizer_from": config.tokenizer_from, "data.path": config.data.path,
+        "data.tokens": config.data.tokens,
+    }  # fmt: skip
+    out = config.out.resolve()
+    for name, path in read.items():
+        if path is not None and not is_remote(path) and path.resolve().is_relative_to(out):
+            where = "is" if path.resolve() == out else "lies in"
+            raise UsageError(
+                f"{name} {path} {where} the folder {config.out} that the run writes to and --restart clears, expected "
+                "one outside: choose another --out"
+            )
+
+
 def _check_ablations(config: TrainConfig) -> None:
     """Raise :class:`UsageError` for switches that need one another, or exclude one another."""
     objective, two = config.objective, config.stage2
@@ -100,10 +121,22 @@ def _check_ablations(config: TrainConfig) -> None:
             f"stage2.imagined_horizon {two.imagined_horizon} leaves no recorded step in a segment of "
             f"{config.data.segment_length}: set --stage2.imagined-horizon below --data.segment-length"
         )
+    if two.imagined != "none" and two.imagined_from >= two.steps:
+        raise UsageError(
+            f"stage2.imagined is {two.imagined} from step {two.imagined_from} of the stage on "
+            f"(stage2.imagined_from), but it ends after {two.steps} steps (stage2.steps): nothing would ever be "
+            "imagined; set --stage2.imagined-from below --stage2.steps"
+        )
     if config.tokenizer_from is not None and (two.train_tokenizer or config.start_from is not None):
         raise UsageError(
             "tokenizer_from names a tokenizer that is used as it is: leave out --tokenizer-from, or both "
             "--stage2.train-tokenizer and --start-from"
+        )
+    begins = config.start_from is not None and not config.from_scratch
+    if begins and config.tokenizer_loss.codebook == "ema" and (two.train_tokenizer or config.stage1.steps):
+        raise UsageError(
+            "tokenizer_loss.codebook is ema, but an agent keeps its codes without their averages: the first step would "
+            "move each code to the mean of a single batch; set --tokenizer-loss.codebook gradient, as published"
         )
     if config.from_scratch and (config.start_from is None or not (two.train_tokenizer or config.stage1.steps)):
         raise UsageError(

@@ -14,13 +14,15 @@ import pytest
 from jowa.agent import Agent
 from jowa.config import ModelConfig, TokenizerConfig
 from jowa.evaluate.play import PROTOCOLS, Protocol
-from jowa.finetune.config import FinetuneConfig, in_own_names
+from jowa.finetune.config import FinetuneConfig, TokenizerLossOptions, in_own_names
+from jowa.tokenizer.losses import WEIGHT_FREE, TokenizerLossConfig
 from jowa.train.__main__ import run
 from jowa.train.checks import check_split
+from jowa.train.config import CheckpointConfig
 
 QUICK = {
     "--device": "cpu", "--transitions": 30, "--steps": 4, "--batch-size": 4, "--tokenizer-batch": 16,
-    "--checkpoint-every": 2, "--log-every": 1, "--draft.moments": 3, "--draft.steps": 2, "--evaluation.episodes": 0,
+    "--checkpoint.every": 2, "--log-every": 1, "--draft.moments": 3, "--draft.steps": 2, "--evaluation.episodes": 0,
 }  # fmt: skip
 
 
@@ -76,6 +78,11 @@ MISTAKES = {
     "a batch of none": ({"--batch-size": 0}, 2, "batch_size is 0, expected at least 1: set --batch-size"),
     "no steps": ({"--steps": 0}, 2, "no steps to train: set --steps"),
     "a horizon without room": ({"--imagined": "half", "--imagined-horizon": 4}, 2, "set --imagined-horizon below"),
+    "imagined segments that never begin": (
+        {"--imagined": "half"},
+        2,
+        "from step 20000 of the stage on (imagined_from), but it ends after 4 steps (steps)",
+    ),
     "COMBO without imagined steps": ({"--objective.conservative": "combo"}, 2, "set --imagined half"),
     "the other kind of critic": ({"--objective.critic": "mse"}, 2, "as the agent was trained"),
     "a data set that is not there": ({"--data": "nowhere"}, 1, "or set --data"),
@@ -99,9 +106,18 @@ def test_from_scratch_with_a_frozen_tokenizer_is_refused(arguments: Any, command
     assert "--tokenizer train" in only_error(done, 2)
 
 
+def test_it_never_writes_over_another_agent(arguments: Any, command: Any, finished_run: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(finished_run / "agent", tmp_path / "other")
+    assert "such as an agent" in only_error(command("jowa.finetune", *arguments({"--out": other})), 2)
+
+
 def test_it_never_writes_over_the_agent(arguments: Any, command: Any, finished_run: Path) -> None:
-    message = only_error(command("jowa.finetune", *arguments({"--out": finished_run / "agent"})), 2)
-    assert "such as an agent" in message
+    agent = finished_run / "agent"
+    before = {path: path.read_bytes() for path in agent.iterdir()}
+    for out, where in ((agent, "is"), (finished_run, "lies in")):
+        message = only_error(command("jowa.finetune", *arguments({"--out": out}), "--restart"), 2)
+        assert f"error: agent {agent} {where} the folder {out} that the run writes to" in message
+    assert {path: path.read_bytes() for path in agent.iterdir()} == before
 
 
 def test_the_papers_numbers() -> None:
@@ -112,6 +128,7 @@ def test_the_papers_numbers() -> None:
     assert (two.batch_size, two.learning_rate, two.target_every, two.target_rate) == (32, 5e-5, 1000, 1.0)
     assert (two.train_tokenizer, one.tokenizer_batch, one.tokenizer_learning_rate) == (True, 128, 1e-4)
     assert (one.motion_weight, one.revive_every) == (0.0, 0)
+    assert config.tokenizer_loss == TokenizerLossConfig()
     objective = config.objective
     assert (objective.world_weight, objective.cql_weight, objective.gamma) == (0.5, 0.1, 0.99)
     optimizer = config.optimizer
@@ -129,11 +146,31 @@ def test_a_local_tokenizer_keeps_its_weight_on_motion() -> None:
     assert plain._training(local, ModelConfig()).stage1.motion_weight == 0.0
 
 
+def test_the_tokenizers_loss_is_that_of_its_kind() -> None:
+    config = FinetuneConfig(Path("agent"), "Gravitar", Path("data"))
+    local = TokenizerConfig(encoder="local")
+    assert config._training(local, ModelConfig()).tokenizer_loss == WEIGHT_FREE
+    changed = dataclasses.replace(config, tokenizer_loss=TokenizerLossOptions(square_weight=0.5))
+    wanted = dataclasses.replace(WEIGHT_FREE, square_weight=0.5)
+    assert changed._training(local, ModelConfig()).tokenizer_loss == wanted
+    names = [field.name for field in dataclasses.fields(TokenizerLossConfig)]
+    assert [field.name for field in dataclasses.fields(TokenizerLossOptions)] == names
+
+
 def test_help_explains_every_option(command: Any) -> None:
     done = command("jowa.finetune", "--help", env={"COLUMNS": "200", "NO_COLOR": "1"})
     assert done.returncode == 0, done.stderr
     for field in dataclasses.fields(FinetuneConfig):
-        nested = field.name in ("objective", "optimizer", "parallel", "health", "draft", "evaluation")
+        nested = field.name in (
+            "tokenizer_loss",
+            "checkpoint",
+            "objective",
+            "optimizer",
+            "parallel",
+            "health",
+            "draft",
+            "evaluation",
+        )
         name = "AGENT" if field.name == "agent" else f"--{field.name.replace('_', '-')}{'.' * nested}"
         assert name.lower() in done.stdout.lower(), name
 
@@ -141,6 +178,40 @@ def test_help_explains_every_option(command: Any) -> None:
 def test_errors_name_options_that_exist() -> None:
     assert in_own_names("data.transitions is -1: set --data.transitions") == "transitions is -1: set --transitions"
     assert in_own_names("the data. stage2 is") == "the data. stage2 is"
+    assert in_own_names("set --data.segment-length or --stage2.batch-size.") == "set --segment-length or --batch-size."
+    assert in_own_names("set --stage1.steps or --stage2.steps") == "set --steps"
+    assert in_own_names("data.path x: set --data.path") == "data x: set --data"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/mnt/data.v2/x",
+        "/mnt/data.path/x",
+        "data.path/x",
+        "stage2.v1",
+        "old-data.path",
+        "old.data.games",
+        "/mnt/stage2.steps",
+    ],
+)
+def test_errors_leave_paths_as_they_are(path: str) -> None:
+    assert in_own_names(f"no data set at {path}: set --data.path") == f"no data set at {path}: set --data"
+
+
+def test_a_dry_run_prints_and_writes_nothing(arguments: Any, command: Any, tmp_path: Path) -> None:
+    done = command("jowa.finetune", *arguments({"--dry-run-gpu": "A100"}), "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "model, all" in done.stdout and "A100" in done.stdout
+    assert not (tmp_path / "fine").exists()
+
+
+def test_the_rest_of_the_settings_is_passed_on() -> None:
+    config = FinetuneConfig(
+        Path("agent"), "Gravitar", Path("data"), profile_steps=3, checkpoint=CheckpointConfig(every=7, keep=1)
+    )
+    made = config._training(TokenizerConfig(), ModelConfig())
+    assert (made.profile_steps, made.checkpoint) == (3, CheckpointConfig(every=7, keep=1))
 
 
 def test_the_table_has_the_agent_before(

@@ -7,6 +7,8 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +19,9 @@ import jowa.tokenizer.losses
 import jowa.train.config
 from jowa.errors import UsageError
 from jowa.games import PRETRAINING_GAMES
+from jowa.model.objective import ObjectiveConfig
 from jowa.train.checks import LEAST, MOST, check_config, check_split
-from jowa.train.config import TrainConfig
+from jowa.train.config import StageTwoConfig, TrainConfig
 from jowa.train.presets import TRAIN_PRESETS, get_train_preset
 
 
@@ -127,6 +130,55 @@ BAD = {
 def test_settings_that_cannot_work_are_refused(small_config: Any, name: str, value: object, named: str) -> None:
     with pytest.raises(UsageError, match=re.escape(named)):
         check_config(small_config({name: value}))
+
+
+COMBO = TrainConfig(
+    objective=ObjectiveConfig(conservative="combo"),
+    stage2=StageTwoConfig(imagined="half", imagined_from=2000, imagined_horizon=1),
+)
+
+
+def test_what_is_imagined_begins_before_the_stage_ends() -> None:
+    """With COMBO at ``tiny`` as docs/ablations.md shows it."""
+    check_config(COMBO)
+    for last, begins in ((13_999, True), (14_000, False), (20_000, False)):
+        config = replace(COMBO, stage2=replace(COMBO.stage2, imagined_from=last))
+        if begins:
+            check_config(config)
+        else:
+            with pytest.raises(UsageError, match=rf"from step {last} .* after 14000 steps .*set --stage2"):
+                check_config(config)
+
+
+def test_averages_need_a_codebook_that_has_them(small_config: Any, tmp_path: Path) -> None:
+    """An agent's codes would forget what they are in the first step; codes that start or stay as they are may."""
+    changes = {"tokenizer_loss.codebook": "ema", "start_from": tmp_path / "agent", "stage1.steps": 0}
+    training = changes | {"stage2.train_tokenizer": True}
+    for refused in (training, changes | {"stage1.steps": 6}):
+        with pytest.raises(UsageError, match=r"set --tokenizer-loss\.codebook gradient"):
+            check_config(small_config(refused))
+    check_config(small_config(changes))
+    check_config(small_config(training | {"from_scratch": True}))
+    check_config(small_config(training | {"tokenizer_loss.codebook": "gradient"}))
+
+
+@pytest.mark.parametrize("name", ["start_from", "tokenizer_from", "data.path", "data.tokens"])
+def test_nothing_is_read_from_the_folder_that_is_written(
+    small_config: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    for place in (tmp_path / "run" / "agent", Path("run", "agent"), tmp_path / "link" / "agent"):
+        with pytest.raises(UsageError, match=re.escape(f"{name} {place} lies in the folder {tmp_path / 'run'} ")):
+            check_config(small_config({name: place}))
+    with pytest.raises(UsageError, match=re.escape(f"{name} run is the folder")):
+        check_config(small_config({name: Path("run")}))
+    check_config(small_config({name: tmp_path / "run-before" / "agent"}))
+
+
+def test_an_address_lies_in_no_folder(small_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_config(small_config({"out": Path(), "data.path": Path("gs://bucket/store")}))
 
 
 @pytest.mark.parametrize(
