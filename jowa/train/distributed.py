@@ -11,6 +11,7 @@ from datetime import timedelta
 import torch
 import torch.distributed
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, TCPStore
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
@@ -105,9 +106,23 @@ def process_group(device_name: str) -> Iterator[Place]:
     if world == 1:
         yield Place(0, 1, device)
         return
-    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    torch.distributed.init_process_group(backend, store=_store(), rank=int(os.environ["RANK"]), world_size=world)
     try:
         waiting = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
         yield Place(torch.distributed.get_rank(), world, device, waiting)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _store() -> PrefixStore:
+    """Where the processes find one another: what ``torchrun`` offers, or the first process's own.
+
+    ``torchrun`` keeps one store over its restarts.  Names get the number of the start, or a process would read the
+    address of one that was killed.
+    """
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    offered = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    first = not offered and os.environ["RANK"] == "0"
+    store = TCPStore(host, port, int(os.environ["WORLD_SIZE"]), is_master=first, wait_for_workers=False)
+    return PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
