@@ -11,7 +11,7 @@ from datetime import timedelta
 import torch
 import torch.distributed
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import PrefixStore, TCPStore
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
