@@ -126,7 +126,8 @@ class ParallelConfig:
     checkpoint_activations: bool = False
     """Compute each transformer block a second time in the backward pass instead of keeping what is inside it."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile of the transformer's blocks and the Q heads; ``auto``: on a GPU."""
+    """torch.compile of the objective; with several processes of the transformer's blocks and the Q heads.  ``auto``: on
+    a GPU."""
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,6 @@ def test_a_step_of_the_model(critic: bool, detach: bool) -> None:
     found = counted(lambda: torch.stack(list(objective(batch, critic=critic).values())).sum())
     if critic:
         expected = critic_flops(SMALL, 3, detach, pairs=everything)
-        print(found - 2 * expected, "XX", SMALL)
         assert expected > critic_flops(SMALL, 3, detach), "what causal attention does not see is not counted"
     else:
         expected = world_flops(SMALL, 3, pairs=everything)
