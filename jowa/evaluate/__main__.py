@@ -14,9 +14,9 @@ from rich.console import Console
 from jowa.agent import Agent, Planning
 from jowa.config import PRESETS
 from jowa.errors import UsageError, command
-from jowa.evaluate.play import Protocol, agent_player, get_protocol, noting, play
+from jowa.evaluate.play import Played, Protocol, agent_player, get_protocol, noting, play, steps_of
 from jowa.evaluate.report import check_writable, results_document, score_table, write_results
-from jowa.evaluate.scores import GameScore, summarise
+from jowa.evaluate.scores import summarise
 from jowa.games import get_game
 from jowa.options import parse_options
 from jowa.planner.plan import PlannerName
@@ -53,10 +53,14 @@ class EvaluateConfig:
     """MCTS: choose at the root by Gumbel noise and sequential halving; default: the agent's own, usually PUCT."""
     root_noise: float | None = None
     """MCTS: share of Dirichlet noise in the root's priors; default: the agent's own, usually 0."""
+    ignore_ends: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Plan on behind predicted ends, as the published code does; default: the agent's own, usually not."""
     context: int | None = None
     """Steps of memory to plan from; default: as for width."""
     protocol: Literal["sticky", "published"] = "sticky"
     """sticky: sticky actions 0.25, 27,000 agent steps; published: none, 108,000 steps, random action 0.001."""
+    max_steps: int | None = None
+    """Agent steps after which an episode is cut off, if the protocol does not do so before; default: the protocol's."""
     seed: int = 0
     """Seed of the environments."""
     batch: int = 64
@@ -74,11 +78,17 @@ class EvaluateConfig:
             get_game(game)
         if len(set(self.games)) != len(self.games):
             raise UsageError(f"games are {' '.join(self.games)}: name each once")
-        least = {"episodes": 1, "batch": 1, "seed": 0, "context": 1, "width": 1, "horizon": 0}
+        least = {"episodes": 1, "batch": 1, "seed": 0, "context": 1, "width": 1, "horizon": 0, "max_steps": 1}
         for name, minimum in least.items():
             value = getattr(self, name)
             if value is not None and value < minimum:
-                raise UsageError(f"{name} is {value}, expected at least {minimum}: set --{name}")
+                option = name.replace("_", "-")
+                raise UsageError(f"{name} is {value}, expected at least {minimum}: set --{option}")
+
+    def rules(self) -> Protocol:
+        """The protocol, with its episodes cut off earlier if the call asks for it."""
+        protocol = get_protocol(self.protocol)
+        return dataclasses.replace(protocol, max_steps=min(protocol.max_steps, self.max_steps or protocol.max_steps))
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -92,7 +102,7 @@ def evaluate(config: EvaluateConfig) -> None:
     planner = next(iter(plannings.values())).planner
     path = config.out or config.agent / f"evaluation-{planner.name}-{config.protocol}.json"
     check_writable(path)
-    protocol = get_protocol(config.protocol)
+    protocol = config.rules()
     for game in sorted(set(games) - set(agent.tasks)):
         known = ", ".join(agent.tasks) or "none"
         print(f"note: the agent was not trained on {game}, only on: {known}", file=sys.stderr)
@@ -100,14 +110,15 @@ def evaluate(config: EvaluateConfig) -> None:
         f"playing {config.episodes} episode(s) of {', '.join(games)}, at most {protocol.max_steps:,} agent steps each, "
         f"planner {planner.name}", flush=True,
     )  # fmt: skip
-    results = _play(config, agent, plannings, protocol)
+    played = _play(config, agent, plannings, protocol)
+    results = [summarise(game, [p.score for p in played if p.game == game]) for game in games]
     contexts = {game: min(p.context, agent.longest_context(p.planner)) for game, p in plannings.items()}
     settings = {
         "agent": str(config.agent), "episodes": config.episodes, "seed": config.seed, "context": contexts,
         "width": {game: p.planner.width for game, p in plannings.items()},
         "planner": dataclasses.asdict(planner), "protocol": dataclasses.asdict(protocol),
     }  # fmt: skip
-    document = results_document(settings, results, agent.device)
+    document = results_document(settings, results, agent.device) | {"steps": steps_of(played)}
     write_results(path, document)
     Console().print(score_table(f"{config.agent}: {planner.name}, protocol {config.protocol}", results, document))
     print(f"written to {path}")
@@ -117,7 +128,9 @@ def planning_of(config: EvaluateConfig, agent: Agent, game: str) -> Planning:
     """How to play ``game``: what the call asks for, failing that the paper's settings or the agent's own."""
     named = config.planner or agent.planning.planner.name
     options = ("width", "horizon", "simulations", "milliseconds", "uncertainty", "root_noise")
-    chosen: dict[str, Any] = {name: getattr(config, name) for name in options} | {"gumbel": config.gumbel or None}
+    chosen: dict[str, Any] = {name: getattr(config, name) for name in options} | {
+        "gumbel": config.gumbel or None, "respect_ends": False if config.ignore_ends else None,
+    }  # fmt: skip
     context = config.context
     paper = get_game(game).published_planning
     size = next((name for name, preset in PRESETS.items() if preset.model == agent.model.config), None)
@@ -129,13 +142,12 @@ def planning_of(config: EvaluateConfig, agent: Agent, game: str) -> Planning:
     return Planning(planner, agent.planning.context if context is None else context)
 
 
-def _play(config: EvaluateConfig, agent: Agent, plannings: dict[str, Planning], protocol: Protocol) -> list[GameScore]:
-    """Every game's scores, all games in one batch."""
+def _play(config: EvaluateConfig, agent: Agent, plannings: dict[str, Planning], protocol: Protocol) -> list[Played]:
+    """Every game's episodes, all games in one batch."""
     planner = next(iter(plannings.values())).planner
     with steps_progress(f"playing, planner {planner.name}", config.episodes * len(plannings), "episodes") as advance:
         player = agent_player(agent, plannings)
-        played = play(player, list(plannings), config.episodes, protocol, config.seed, config.batch, noting(advance))
-    return [summarise(game, [p.score for p in played if p.game == game]) for game in plannings]
+        return play(player, list(plannings), config.episodes, protocol, config.seed, config.batch, noting(advance))
 
 
 @command

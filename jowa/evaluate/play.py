@@ -54,6 +54,12 @@ class Played:
     """Agent steps."""
 
 
+def steps_of(played: Sequence[Played]) -> dict[str, list[int]]:
+    """Agent steps of each episode by game, in the order of its scores."""
+    games = dict.fromkeys(one.game for one in played)
+    return {game: [one.steps for one in played if one.game == game] for game in games}
+
+
 @dataclass(frozen=True)
 class Decider:
     """Who decides for the slots of one wave."""

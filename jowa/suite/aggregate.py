@@ -30,6 +30,7 @@ from jowa.suite.bootstrap import (
     run_scores,
 )
 from jowa.suite.results import Method, Planned, Result
+from jowa.suite.results import describe_planned as describe_planned  # for those who name contenders
 
 Reference = Literal["human", "dqn"]
 GROUPS = ("methods", "scale", "ablations", "planning", "transfer")
@@ -51,6 +52,8 @@ class Contender:
     """Quality of the transitions of a transfer, else empty."""
     pretrained: bool | None = None
     """Whether a transfer starts from a pretrained agent; None where nothing is trained for one."""
+    protocol: str = ""
+    """Empty for sticky actions, the usual one."""
 
     @staticmethod
     def of(result: Result) -> Contender:
@@ -60,6 +63,7 @@ class Contender:
         return Contender(
             result.method, result.size, result.variant, result.planned,
             "" if transfer is None else transfer.data, transfer.pretrained if trained and transfer else None,
+            str(result.protocol.get("name", "sticky")).replace("sticky", ""),
         )  # fmt: skip
 
     @property
@@ -67,17 +71,9 @@ class Contender:
         """For people: ``jowa M``, ``jowa M detach-q``, ``jowa M + beam 2x1``, ``mtbc M fine-tuned``."""
         transfer = {None: "", True: "fine-tuned", False: "from scratch"}[self.pretrained]
         planned = describe_planned(self.planned)
-        words = (self.method, self.size, self.variant, transfer, f"+ {planned}" if planned else "")
+        protocol = f"({self.protocol} protocol)" if self.protocol else ""
+        words = (self.method, self.size, self.variant, transfer, f"+ {planned}" if planned else "", protocol)
         return " ".join(word for word in words if word)
-
-
-def describe_planned(planned: Planned) -> str:
-    """``beam 2x1`` (width by horizon), ``mcts 16`` (simulations), with what departs from the usual; empty for none."""
-    words = {"none": [], "beam": [f"beam {planned.width}x{planned.horizon}"], "mcts": [f"mcts {planned.simulations}"]}
-    words[planned.name] += [] if planned.ends else ["without ends"]
-    words[planned.name] += [f"uncertainty {planned.uncertainty:g}"] if planned.uncertainty else []
-    words[planned.name] += [f"memory {planned.context}"] if planned.context > 1 else []
-    return ", ".join(words[planned.name])
 
 
 @dataclass(frozen=True)
@@ -224,7 +220,7 @@ def _compare_with_usual(results: Sequence[Result], group: str, reference: Refere
     contenders = [Contender.of(result) for result in results]
     usual = [
         one for one in contenders
-        if one.method == "jowa" and one.planned.name == "none" and one.pretrained is not False
+        if one.method == "jowa" and one.planned.name == "none" and one.pretrained is not False and not one.protocol
         and (group == "planning" or not one.variant)
     ]  # fmt: skip
     return compare(results, usual[0] if usual else None, reference, group in ("methods", "transfer"))
@@ -342,7 +338,7 @@ def _normalised(standing: GameStanding, reference: Reference) -> Interval | None
 def _pairs(runs: Mapping[Contender, Runs], against: Contender | None, first: bool) -> tuple[Pair, ...]:
     if against is None or against not in runs:
         return ()
-    others = [contender for contender in runs if contender != against]
+    others = [one for one in runs if one != against and one.protocol == against.protocol]
     return tuple(_pair(runs[against], runs[one]) if first else _pair(runs[one], runs[against]) for one in others)
 
 

@@ -20,13 +20,17 @@ Method = Literal["jowa", "mtbc", "mgdt", "scaled-ql", "random", "data"]
 uniform legal actions; ``data``: the episodes that were trained on."""
 
 
+Quality = Literal["expert", "mixed", "weak"]
+"""Of the transitions of a transfer."""
+
+
 @dataclass(frozen=True)
 class Planned:
     """How an agent chose its actions."""
 
     name: Literal["none", "beam", "mcts"] = "none"
     width: int = 1
-    """Beam width."""
+    """Beam width; 0: the paper's for each game."""
     horizon: int = 0
     """Imagined steps of beam search."""
     simulations: int = 0
@@ -36,7 +40,17 @@ class Planned:
     uncertainty: float = 0.0
     """Standard deviations of the ensemble taken off a value."""
     context: int = 1
-    """Steps of memory."""
+    """Steps of memory; 0: the paper's for each game."""
+
+
+def describe_planned(planned: Planned) -> str:
+    """``beam 2x1`` (width by horizon), ``mcts 16`` (simulations), with what departs from the usual; empty for none."""
+    beam = f"beam {planned.width}x{planned.horizon}" if planned.width else "beam as published"
+    words = {"none": [], "beam": [beam], "mcts": [f"mcts {planned.simulations}"]}
+    words[planned.name] += [] if planned.ends else ["without ends"]
+    words[planned.name] += [f"uncertainty {planned.uncertainty:g}"] if planned.uncertainty else []
+    words[planned.name] += [f"memory {planned.context}"] if planned.context > 1 else []
+    return ", ".join(words[planned.name])
 
 
 @dataclass(frozen=True)
@@ -44,8 +58,7 @@ class Transfer:
     """Few transitions of a game that pretraining never saw."""
 
     game: str
-    data: Literal["expert", "mixed", "weak"]
-    """Quality of the transitions."""
+    data: Quality
     transitions: int
     """Agent steps trained on."""
     pretrained: bool

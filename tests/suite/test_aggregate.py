@@ -11,7 +11,7 @@ from rliable import library, metrics
 from jowa.errors import DataError
 from jowa.games import get_game
 from jowa.suite import GamePlayed, Planned, Result, Training, Transfer
-from jowa.suite.aggregate import Comparison, Contender, compare, compare_group, describe_planned, summary_document
+from jowa.suite.aggregate import Comparison, Contender, compare, compare_group, summary_document
 from jowa.suite.bootstrap import (
     Floats,
     intervals,
@@ -24,7 +24,7 @@ from jowa.suite.bootstrap import (
     profile,
     resampled,
 )
-from jowa.suite.results import Method
+from jowa.suite.results import Method, describe_planned
 
 GAMES = ("Boxing", "Breakout", "Freeway", "Pong")
 

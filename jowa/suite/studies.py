@@ -1,0 +1,145 @@
+"""The tables of the small study: its games, sizes, settings and minutes.  Edit here, nothing else needs to change.
+
+What is edited is done again, and what depends on it: a job goes by its settings (:mod:`jowa.suite.ledger`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jowa.suite.results import Planned, Quality
+
+RECORD_STEPS_MOST = 3_000
+"""Agent steps after which an episode is cut off, in recording and, unless the command says otherwise, in play."""
+
+
+@dataclass(frozen=True)
+class GameData:
+    """What is recorded of a training game."""
+
+    game: str
+    steps: int
+    """Agent steps."""
+    policies: tuple[str, ...]
+    """One an episode in turn: docs/players.md."""
+    minutes: float
+    """On one Zen 4 core."""
+
+
+SCRIPT = ("expert", "expert:0.1", "expert:0.3", "expert:0.6", "random")
+FOLLOWER = ("follower", "follower:0.1", "follower:0.3", "follower:0.6", "random")
+LOOK = ("lookahead", "lookahead:0.2", "lookahead:0.5", "random")
+ROUGH = ("expert", "expert:0.2", "expert:0.5", "expert:0.8", "random")
+"""For games in which little noise hardly lowers the score."""
+
+TRAINING = (
+    GameData("Atlantis", 40_000, ROUGH, 0.5),
+    GameData("Boxing", 40_000, ROUGH, 0.5),
+    GameData("Breakout", 40_000, FOLLOWER, 0.5),
+    GameData("Freeway", 40_000, SCRIPT, 0.5),
+    GameData("Pong", 40_000, FOLLOWER, 0.5),
+    GameData("SpaceInvaders", 40_000, LOOK, 4.0),
+)
+"""Games of the pretraining."""
+
+HELD_OUT = ("Assault", "DemonAttack")
+"""Games that pretraining never sees, each recorded in three qualities."""
+TRANSFER_POLICIES: dict[Quality, tuple[str, ...]] = {
+    "expert": ("lookahead",),
+    "mixed": LOOK,
+    "weak": ("lookahead:0.5", "random"),
+}
+TRANSFER_RECORDED, TRANSFER_TRANSITIONS = 6_000, 5_000
+"""Agent steps recorded, at least, and those of them that are trained on."""
+TRANSFER_RECORD_MINUTES = 0.8
+
+
+@dataclass(frozen=True)
+class Size:
+    """One size of agent, beside the settings of ``--preset tiny``."""
+
+    options: tuple[str, ...]
+    """Of python -m jowa.train."""
+    step_seconds: float
+    """A step of stage 2, on one Zen 4 core."""
+
+
+SIZES = {
+    "S": Size(("--model.width", "96", "--model.q-width", "192"), 0.030),
+    "M": Size((), 0.042),
+    "L": Size(
+        ("--model.layers", "4", "--model.heads", "6", "--model.width", "192", "--model.q-width", "384"), 0.115
+    ),
+}  # fmt: skip
+"""M is the preset itself; rivals have sizes of the same names (``python -m jowa.baselines``)."""
+BASE = "M"
+"""The size of ablations, rivals, planning and transfer, if it is among those asked for; else the first of those."""
+
+STAGE1_STEPS, WORLD_STEPS = 2_400, 200
+"""Of the agent whose tokenizer the others of its seed use: steps of stage 1, the last so many with the world model too.
+The others take only these."""
+STAGE1_SECONDS = 0.15
+"""A step of stage 1, on one Zen 4 core."""
+STAGE2_STEPS = 14_000
+IMAGINED_SHARE = 1 / 7
+"""Share of the steps after which imagined segments begin, where they are asked for."""
+
+ABLATIONS: dict[str, tuple[str, ...]] = {
+    "detach-q": ("--objective.detach-q",),
+    "mse": ("--objective.critic", "mse", "--model.num-atoms", "1"),
+    "no-cql": ("--objective.conservative", "none"),
+    "combo": (
+        "--objective.conservative", "combo", "--stage2.imagined", "half", "--stage2.imagined-from", "{imagined_from}",
+        "--stage2.imagined-horizon", "1",
+    ),
+    "rem": ("--objective.ensemble", "rem"),
+    "no-task-embedding": ("--model.no-task-embedding",),
+}  # fmt: skip
+"""By name: options of python -m jowa.train (docs/ablations.md)."""
+
+PLANNING_VARIANT = "context-4"
+PLANNING_OPTIONS = (
+    "--model.context-steps", "4", "--data.segment-length", "4", "--stage1.batch-size", "6", "--stage2.batch-size", "6",
+)  # fmt: skip
+"""The agent whose planner is varied: the usual one imagines one step at most, this one three."""
+USUAL_PLAN = Planned("beam", width=2, horizon=1)
+"""How the usual agent plans, beside playing greedily."""
+PLANS = (
+    Planned(),
+    Planned("beam", width=2, horizon=1),
+    Planned("beam", width=2, horizon=2),
+    Planned("beam", width=2, horizon=3),
+    Planned("beam", width=4, horizon=2),
+    Planned("beam", width=2, horizon=2, ends=False),
+    Planned("beam", width=2, horizon=2, uncertainty=1.0),
+    Planned("mcts", horizon=3, simulations=4),
+    Planned("mcts", horizon=3, simulations=16),
+    Planned("mcts", horizon=3, simulations=64),
+)
+"""The planners compared, all on the same agents."""
+
+RIVALS = ("mtbc", "mgdt", "scaled-ql")
+RIVAL_STEPS = {"mtbc": 10_000, "mgdt": 10_000, "scaled-ql": 10_000}
+RIVAL_STEP_SECONDS = {"mtbc": 0.06, "mgdt": 0.06, "scaled-ql": 0.06}
+
+FINETUNE_STEPS, RIVAL_FINETUNE_STEPS = 2_000, 2_000
+FINETUNE_STEP_SECONDS = 0.10
+FINETUNE_OPTIONS = (
+    "--batch-size", "12", "--tokenizer-batch", "24", "--learning-rate", "1e-3", "--tokenizer-learning-rate", "1e-3",
+    "--target-every", "50", "--objective.cql-weight", "1",
+)  # fmt: skip
+"""Of python -m jowa.finetune: the paper's settings starve so short a run."""
+SCRATCH_OPTIONS = ("--from-scratch", "--revive-every", "50")
+FINETUNE_VARIANTS: dict[str, tuple[tuple[str, ...], tuple[Quality, ...]]] = {
+    "imagined": (("--imagined", "half", "--imagined-from", "{imagined_from}", "--imagined-horizon", "1"), ("mixed",)),
+}
+"""Ablations of fine-tuning: by name, options and the qualities of data on which they are tried."""
+
+PLAY_SECONDS = {"none": 1.5e-3, "beam": 6e-3, "mcts": 3e-2, "rival": 1.5e-3, "random": 3e-4}
+"""A decision, on one Zen 4 core."""
+EPISODE_STEPS = 1_500
+"""Of an episode, on average: for estimates alone."""
+EVALUATION_SEED = 1_000
+"""The environments of the agent of seed k start from this + k, never from a seed of the recording."""
+START_MINUTES = 0.25
+"""What a job takes before and after its work."""
