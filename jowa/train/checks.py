@@ -106,6 +106,13 @@ def _check_ablations(config: TrainConfig) -> None:
             f"objective.critic is {objective.critic}, with model.num_atoms {config.model.num_atoms}: a scalar critic "
             f"has one atom, a distributional one several; set --model.num-atoms {wanted}"
         )
+    if not 0 <= objective.observed_weight <= 1:
+        raise UsageError(f"objective.observed_weight is {objective.observed_weight}, expected a share from 0 to 1")
+    if objective.observed_weight > 0 and objective.critic == "mse":
+        raise UsageError(
+            "objective.observed_weight mixes distributions, which a scalar critic has none of: set "
+            "--objective.observed-weight 0"
+        )
     if objective.conservative == "combo" and two.imagined == "none":
         raise UsageError(
             "objective.conservative is combo, which pushes down Q of imagined steps, but none are imagined: set "

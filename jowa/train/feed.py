@@ -144,7 +144,7 @@ class Feed:
             said = f"encoded {done:,} frames into {own}{refused}" if done else f"reusing the tokens in {own}"
         self._tokens = SegmentLoader(
             self.store, self.index, self._task_ids, frames=False, tokens=source, threads=self._threads,
-            prefetch=self._on_gpu,
+            prefetch=self._on_gpu, gamma=config.objective.gamma if config.objective.observed_weight > 0 else None,
         )  # fmt: skip
         return said
 
@@ -210,6 +210,7 @@ class Feed:
             mask=self._move(segments.mask),
             tasks=self._move(segments.tasks),
             legal=self._move(segments.legal),
+            returns=None if segments.returns is None else self._move(segments.returns),
         )
         self._hold(segments)
         return batch
