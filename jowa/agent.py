@@ -11,7 +11,6 @@ import json
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -24,17 +23,15 @@ from torch import Tensor
 from jowa.config import TOKENS_PER_FRAME, ModelConfig, TokenizerConfig, config_from_dict
 from jowa.devices import choose_device, choose_precision
 from jowa.errors import CheckpointError, UsageError
-from jowa.files import atomic_write, atomic_write_text
+from jowa.files import atomic_write_text
 from jowa.games import get_game, task_id
 from jowa.model import WorldActionModel
-from jowa.model.published_names import check_names
 from jowa.planner import Context, DraftHead, Engine, Plan, Planner, PlannerConfig, make_engine, make_planner
 from jowa.tokenizer import Tokenizer
+from jowa.weights import load_weights, save_weights
 
 FORMAT = 1
 """Version of the agent folder."""
-FINGERPRINT = "tokenizer_fingerprint"
-"""Key of the weight files' metadata."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +144,7 @@ class Agent:
     def load_draft_head(self, folder: Path) -> None:
         """Take the draft head of the agent folder; one of another agent would only guess badly."""
         head = DraftHead(self.model.config)
-        _load_weights(head, folder / "draft.safetensors")
+        load_weights(head, folder / "draft.safetensors")
         self.add_draft_head(head)
 
     def save_draft_head(self, folder: Path) -> None:
@@ -160,19 +157,8 @@ class Agent:
 
     def _save_weights(self, module: torch.nn.Module, path: Path) -> None:
         """Write ``module`` atomically, with the fingerprint of the agent's tokenizer."""
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
-        metadata = {FINGERPRINT: self.tokenizer.fingerprint()}
         state = self.tokenizer.playing_state() if module is self.tokenizer else module.state_dict()
-        tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-        try:
-            atomic_write(path, partial(save_file, tensors, metadata=metadata))
-        except SafetensorError as error:  # what safetensors makes of a disk that is full
-            raise CheckpointError(
-                f"the agent could not be written to {path.parent} ({error}): free some space or choose another folder, "
-                "then rerun"
-            ) from error
+        save_weights(state, path, self.tokenizer.fingerprint())
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "auto", precision: str = "auto") -> Agent:
@@ -187,13 +173,13 @@ class Agent:
         where = str(folder / "config.json")
         tokenizer_config = config_from_dict(TokenizerConfig, config["tokenizer"], where)
         model_config = config_from_dict(ModelConfig, config["model"], where)
-        _check_tasks(config["tasks"], model_config.num_tasks, where)
+        check_tasks(config["tasks"], model_config.num_tasks, where)
         try:
             tokenizer, model = Tokenizer(tokenizer_config), WorldActionModel(model_config)
         except (UsageError, RuntimeError, ValueError, ZeroDivisionError) as error:
             raise CheckpointError(f"{where} describes impossible networks ({error}): restore it") from error
-        trained_with = _load_weights(tokenizer, folder / "tokenizer.safetensors")
-        if _load_weights(model, folder / "model.safetensors") != trained_with:
+        trained_with = load_weights(tokenizer, folder / "tokenizer.safetensors")
+        if load_weights(model, folder / "model.safetensors") != trained_with:
             raise CheckpointError(
                 f"{folder} holds the tokenizer and the model of different agents, perhaps because saving was "
                 "interrupted: write the agent anew"
@@ -317,7 +303,7 @@ def read_sizes(folder: Path) -> tuple[TokenizerConfig, ModelConfig, dict[str, in
     """Sizes and task ids of the agent in ``folder``, without its weights; :class:`CheckpointError` as of loading."""
     config, where = _read_config(folder), str(folder / "config.json")
     model = config_from_dict(ModelConfig, config["model"], where)
-    _check_tasks(config["tasks"], model.num_tasks, where)
+    check_tasks(config["tasks"], model.num_tasks, where)
     return config_from_dict(TokenizerConfig, config["tokenizer"], where), model, config["tasks"]
 
 
@@ -336,6 +322,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} holds no JSON object: restore it or write the agent anew")
     if "stage1" in config and (folder / "agent" / "config.json").is_file():
         raise CheckpointError(f"{folder} is a training run, not an agent: its agent is {folder / 'agent'}")
+    if "rival" in config:
+        raise CheckpointError(
+            f"{folder} holds a rival, {config['rival']}, not an agent: python -m jowa.evaluate plays it"
+        )
     if config.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} has format {config.get('format')!r}, this version reads {FORMAT}: convert it anew"
@@ -359,33 +349,10 @@ def _read_planning(values: object, where: str) -> Planning:
         raise CheckpointError(f"{where}: {error}") from error
 
 
-def _check_tasks(tasks: object, count: int, where: str) -> None:
+def check_tasks(tasks: object, count: int, where: str) -> None:
     """Raise :class:`CheckpointError` unless ``tasks`` maps game names to task ids below ``count``."""
     if not isinstance(tasks, dict):
         raise CheckpointError(f"{where}: tasks is {tasks!r}, expected game names and their task ids")
     for game, task in tasks.items():
         if isinstance(task, bool) or not isinstance(task, int) or not 0 <= task < count:
             raise CheckpointError(f"{where}: the task id of {game} is {task!r}, expected 0 to {count - 1}")
-
-
-def _load_weights(module: torch.nn.Module, path: Path) -> str | None:
-    """Load ``path`` into ``module``; returns the fingerprint of the tokenizer that the file names."""
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(path)
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): restore it or write the agent anew") from error
-    expected = module.state_dict()
-    check_names(tensors, expected, str(path))
-    for name, value in tensors.items():
-        if value.shape != expected[name].shape:
-            raise CheckpointError(
-                f"{path}: {name} has shape {tuple(value.shape)}, config.json asks for {tuple(expected[name].shape)}: "
-                "the files are of different agents"
-            )
-    module.load_state_dict(tensors)
-    return metadata.get(FINGERPRINT)

@@ -96,6 +96,12 @@ def override(config: Any, changes: Mapping[str, Any]) -> Any:
     return config
 
 
+@pytest.fixture(scope="session")
+def with_changes() -> Callable[[Any, Mapping[str, Any]], Any]:
+    """:func:`override`, for rooms with settings of their own."""
+    return override
+
+
 SMALL = {
     "device": "cpu",
     "draft.moments": 3,
