@@ -121,6 +121,8 @@ class FinetuneConfig:
     """Only say what the run would take: parameters, arithmetic, memory by microbatches, days.  Writes nothing."""
     dry_run_gpu: Literal["H200", "H100", "A100"] = "H200"
     """The GPU for which ``dry_run`` reckons."""
+    dry_run_gpus: int = 1
+    """How many of them, as ``parallel.strategy`` would spread the run."""
     profile_steps: int = 0
     """Steps to profile, after a warm-up: where their time goes is printed, and traces for Chrome are written to
     ``out``/profile; 0: none."""
@@ -157,6 +159,7 @@ class FinetuneConfig:
             restart=self.restart,
             dry_run=self.dry_run,
             dry_run_gpu=self.dry_run_gpu,
+            dry_run_gpus=self.dry_run_gpus,
             profile_steps=self.profile_steps,
             start_from=self.agent,
             from_scratch=self.from_scratch,
