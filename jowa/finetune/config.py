@@ -12,9 +12,10 @@ from typing import Literal
 
 import tyro
 
-from jowa.agent import read_sizes
+from jowa.agent_folder import read_sizes
 from jowa.config import ModelConfig, TokenizerConfig
 from jowa.games import get_game
+from jowa.hub import find_agent
 from jowa.model.objective import ObjectiveConfig
 from jowa.tokenizer.losses import WEIGHT_FREE, TokenizerLossConfig
 from jowa.train.checks import check_config
@@ -63,7 +64,8 @@ class FinetuneConfig:
     """Fine-tune an agent on few transitions of one game, then play it."""
 
     agent: tyro.conf.Positional[Path]
-    """Agent folder to start from; it stays as it is."""
+    """Agent: its folder, demo (the one that comes with jowa), or owner/name on the Hugging Face hub;
+    also as --agent. It is what to start from, and stays as it is."""
     game: str
     """Game to train on, CamelCase as in DQN-Replay."""
     data: Path
@@ -142,7 +144,8 @@ class FinetuneConfig:
         no agent.
         """
         get_game(self.game)
-        config = self._training(*read_sizes(self.agent)[:2])
+        folder = find_agent(self.agent)
+        config = replace(self, agent=folder)._training(*read_sizes(folder)[:2])
         check_config(config)
         return config
 
