@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from jowa.errors import CheckpointError
@@ -14,6 +15,18 @@ from jowa.model.published_names import check_names
 
 FINGERPRINT = "tokenizer_fingerprint"
 """Key of the weight files' metadata: the tokenizer whose tokens the network reads."""
+
+
+def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``state`` with its float32 tensors in float16, the finer of the two halves: weights are far below its limit.
+
+    Raises :class:`CheckpointError` when one is not, rather than write an infinity.
+    """
+    small = {name: value.half() if value.dtype == torch.float32 else value for name, value in state.items()}
+    for name, value in small.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise CheckpointError(f"{name} has values that float16 cannot hold: save the agent without half")
+    return small
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path, fingerprint: str | None = None) -> None:

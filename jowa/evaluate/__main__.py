@@ -1,4 +1,4 @@
-"""``python -m jowa.evaluate AGENT``: play real games and write the scores."""
+"""``python -m jowa.evaluate --agent AGENT``: play real games and write the scores."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from jowa.evaluate.report import check_writable, results_document, score_table, 
 from jowa.evaluate.rivals import rival_player
 from jowa.evaluate.scores import summarise
 from jowa.games import get_game
+from jowa.hub import DEMO, output_folder
 from jowa.options import parse_options
 from jowa.planner.plan import PlannerName
 from jowa.progress import steps_progress
@@ -31,8 +32,9 @@ from jowa.rivals import Choice, Kind, Rival, is_rival
 class EvaluateConfig:
     """Play real games with a trained agent, or a rival of it, and report its scores."""
 
-    agent: tyro.conf.Positional[Path]
-    """Folder of the agent, or of a rival (python -m jowa.baselines), which has no planner."""
+    agent: tyro.conf.Positional[Path] = Path(DEMO)
+    """Agent: its folder, demo (the one that comes with jowa), or owner/name on the Hugging Face hub; or the folder of a
+    rival (python -m jowa.baselines), which has no planner; also as --agent."""
     games: tuple[str, ...] = ()
     """Games, CamelCase; none: those that the agent was trained on."""
     episodes: int = 16
@@ -74,7 +76,8 @@ class EvaluateConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the computation; auto: bfloat16 on a GPU, float32 on a CPU."""
     out: Path | None = None
-    """JSON file to write; default: evaluation-<planner>-<protocol>.json in the agent's folder."""
+    """JSON file to write; default: evaluation-<planner>-<protocol>.json in the agent's folder, or in
+    runs/played/<agent> for one that is shipped or of the hub."""
 
     def check(self) -> None:
         """Raise :class:`UsageError` for values that cannot be played with."""
@@ -97,7 +100,7 @@ def evaluate(config: EvaluateConfig) -> None:
         return
     if config.choice is not None:
         raise UsageError(f"{config.agent} is an agent, which chooses by value: leave out --choice, for rivals alone")
-    agent = Agent.load(config.agent, config.device, config.precision)
+    agent = Agent.from_pretrained(config.agent, None, config.device, config.precision)
     games = _games(config, agent.tasks)
     plannings = {game: planning_of(config, agent, game) for game in games}
     planner = next(iter(plannings.values())).planner
@@ -154,7 +157,7 @@ def _play(
     settings: dict[str, Any],
 ) -> None:  # fmt: skip
     """Play ``games`` in one batch and report; ``how`` and ``name``: what the player is called, in text and files."""
-    path = config.out or config.agent / f"evaluation-{name}-{config.protocol}.json"
+    path = config.out or output_folder(config.agent) / f"evaluation-{name}-{config.protocol}.json"
     check_writable(path)
     protocol = get_protocol(config.protocol)
     print(
@@ -193,7 +196,7 @@ def planning_of(config: EvaluateConfig, agent: Agent, game: str) -> Planning:
 @command
 def main() -> None:
     """Entry point."""
-    evaluate(parse_options(EvaluateConfig, "python -m jowa.evaluate"))
+    evaluate(parse_options(EvaluateConfig, "python -m jowa.evaluate", first="agent"))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from jowa.agent import check_tasks
+from jowa.agent_folder import check_tasks
 from jowa.config import TokenizerConfig, config_from_dict
 from jowa.devices import choose_device, choose_precision
 from jowa.errors import CheckpointError, UsageError
