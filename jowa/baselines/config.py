@@ -56,7 +56,7 @@ class CriticObjective:
     """Rewards that are summed before looking at the target network."""
     cql_weight: float = 1.0
     """Weight of the conservative term beside the TD loss."""
-    target_every: int = 200
+    target_every: int = 50
     """Steps between copies of the network to its target."""
 
 
@@ -100,7 +100,7 @@ class BaselineConfig:
     """Folder for checkpoints, metrics, the curve and the rival; a run found there is resumed."""
     steps: int = 10_000
     """Optimizer steps."""
-    batch_size: int = 32
+    batch_size: int = 16
     """Segments (mtbc, mgdt) or transitions (scaled-ql) a step."""
     learning_rate: float = 1e-3
     """AdamW, per step."""
@@ -167,6 +167,8 @@ class ScaledQlConfig(BaselineConfig):
     """Scaled Q-learning: a convolutional network over stacked frames, with C51 and CQL."""
 
     rival: tyro.conf.Suppress[Kind] = "scaled-ql"
+    batch_size: int = 32
+    """Transitions a step."""
     model: ConvConfig = field(default_factory=ConvConfig)
     objective: CriticObjective = field(default_factory=CriticObjective)
 

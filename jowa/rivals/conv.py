@@ -74,7 +74,7 @@ class QNetwork(nn.Module):
         for block in self.blocks:
             x = block(x)
         features = self.linear(functional.relu(self.norm(x)).flatten(1))
-        # Of one length, whatever the batch taught: what keeps deep Q-networks stable (there, section 4.2).
+        # Of one length, whatever the batch taught: what keeps deep Q-networks stable.
         features = functional.normalize(features, dim=-1) * features.shape[-1] ** 0.5
         return self.q_head(features + self.task_embedding(tasks))
 

@@ -1,7 +1,7 @@
 """``mtbc`` and ``mgdt``: the joint agent's transformer over frame tokens, which predicts what the data does.
 
 Letters: B batch, L steps, A = 18 actions, D width.  A step is 36 frame tokens and then, for ``mtbc``, the action; for
-``mgdt`` the return still to come, the action and the reward's sign (Lee et al. 2022, arXiv 2205.15241, section 3.2).
+``mgdt`` the return still to come, the action and the reward's sign (Lee et al. 2022, arXiv 2205.15241).
 """
 
 from __future__ import annotations
