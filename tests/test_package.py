@@ -120,6 +120,7 @@ def test_the_sdist_holds_links_as_files_and_all_that_a_wheel_needs(copy: Path):
         "CMakeLists.txt",
     }
     assert {f"jowa/kernels/{path.name}" for path in (ROOT / "kernels").glob("*.py")} <= files
+    assert {f"jowa/report/templates/{path.name}" for path in (ROOT / "jowa/report/templates").iterdir()} <= files
 
 
 @pytest.mark.slow
@@ -138,6 +139,7 @@ def test_a_wheel_works_away_from_the_checkout(copy: Path, tmp_path: Path):
     }
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import jowa.kernels, jowa.viewer, jowa.planner.tree as tree; "
+        "from pathlib import Path; assert (Path(jowa.__file__).parent / 'report/templates/page.html.j2').is_file(); "
         "assert tree.native_available(); print(tree.__file__)"
     )
     done = run_python("-c", code, str(site), cwd=str(tmp_path))
