@@ -13,8 +13,10 @@ from jowa.errors import UsageError
 Config = TypeVar("Config")
 
 
-def parse_options(config: type[Config], prog: str, first: str | None = None, **how: Any) -> Config:
-    """``config`` filled from the command line; ``how`` goes to ``tyro.cli``.
+def parse_options(
+    config: type[Config], prog: str, first: str | None = None, arguments: Sequence[str] | None = None, **how: Any
+) -> Config:
+    """``config`` filled from ``arguments`` (default: the command line); ``how`` goes to ``tyro.cli``.
 
     ``first``: the name of the first positional, which is then understood as an option of that name, too.
 
@@ -23,7 +25,9 @@ def parse_options(config: type[Config], prog: str, first: str | None = None, **h
     import tyro
 
     said = io.StringIO()
-    arguments = sys.argv[1:] if first is None else in_front(sys.argv[1:], f"--{first}")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if first is not None:
+        arguments = in_front(arguments, f"--{first}")
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(config, prog=prog, args=arguments, **how)

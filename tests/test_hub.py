@@ -26,8 +26,8 @@ from jowa.config import ModelConfig, TokenizerConfig
 from jowa.data.record import RecordConfig
 from jowa.env.experts.policies import make_policy
 from jowa.errors import CheckpointError, UsageError
+from jowa.evaluate import Played
 from jowa.evaluate import __main__ as evaluating
-from jowa.evaluate import summarise
 from jowa.finetune.config import FinetuneConfig
 from jowa.games import get_game
 from jowa.hub import find_agent, output_folder
@@ -200,7 +200,7 @@ def test_demo_is_the_shipped_agent(agent: Agent, here: Path) -> None:
 def test_commands_take_demo_and_write_elsewhere(agent: Agent, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     agent.save(jowa.hub.SHIPPED)
     shipped = {path: path.read_bytes() for path in jowa.hub.SHIPPED.iterdir()}
-    monkeypatch.setattr(evaluating, "_play", lambda *_: [summarise("Pong", [1.0, 2.0])])
+    monkeypatch.setattr(evaluating, "play", lambda *_: [Played("Pong", 0, 1.0, 9), Played("Pong", 1, 2.0, 9)])
     evaluating.evaluate(evaluating.EvaluateConfig(games=("Pong",), planner="none", device="cpu"))
     document = json.loads((here / "runs/played/demo/evaluation-none-sticky.json").read_text())
     assert document["settings"]["agent"] == "demo" and document["games"][0]["mean"] == 1.5

@@ -55,7 +55,7 @@ def main() -> None:
     start_from = option_in(options, "start-from")
     default = default_config(kind, option_in(options, "size"), None if start_from is None else Path(start_from))
     config = parse_options(
-        type(default), f"python -m jowa.baselines {kind}", default=default, args=options,
+        type(default), f"python -m jowa.baselines {kind}", default=default, arguments=options,
         description=type(default).__doc__,
     )  # fmt: skip
     try:
