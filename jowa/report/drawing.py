@@ -30,7 +30,7 @@ SIGNS = "●■▲◆▼✚✖★"
 """The same as text, for legends."""
 DASHES: tuple[object, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 FONT = 11.0
-WIDE_LABEL, NARROW_LABEL = 44, 22
+WIDE_LABEL, NARROW_LABEL = 36, 22
 """Characters of a label beside a row, after which it is cut; the table has the whole."""
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "text.parse_math": False, "font.size": FONT, "axes.titlesize": FONT,
@@ -123,7 +123,7 @@ def rows_drawing(
         axes.grid(True, axis="x")
 
     height = 0.62 + 0.29 * max(len(marks), 2)
-    return Drawing(_svg((7.2 if wide else 3.4, height), draw, alt), title, alt, wide)
+    return Drawing(_svg((5.6 if wide else 3.4, height), draw, alt), title, alt, wide)
 
 
 def curves_drawing(
@@ -151,7 +151,7 @@ def curves_drawing(
         axes.set_ylabel(y_label)
         axes.grid(True)
 
-    return Drawing(_svg((7.2, 3.4) if wide else (3.6, 2.7), draw, alt), title, alt, wide)
+    return Drawing(_svg((5.6, 3.0) if wide else (3.6, 2.7), draw, alt), title, alt, wide)
 
 
 def _draw_curve(axes: Axes, curve: Curve, note: Callable[[str, str], str]) -> None:
@@ -201,10 +201,7 @@ def _dressed(svg: str, notes: Sequence[tuple[str, str]], alt: str) -> str:
     """``svg`` without its head, with the page's colours and font, with tips and links."""
     body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', body).groups()  # type: ignore[union-attr]
-    opening = (
-        f'<svg viewBox="0 0 {width} {height}" style="--natural: {float(width):.0f}px" role="img" '
-        f'aria-label="{html.escape(alt)}">'
-    )
+    opening = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(alt)}">'
     body = opening + re.sub(r"<defs>\s*<style.*?</defs>", "", body[body.index(">") + 1 :], count=1, flags=re.DOTALL)
     for name, stand_in in _STANDS_FOR.items():
         body = body.replace(stand_in, f"var(--{name})")

@@ -18,6 +18,8 @@ from jowa.suite.results import Result
 
 AXES = ("step", "seconds")
 """What a point of a learning curve is placed by; the rest are its metrics."""
+HEALTH = ("speed", "memory", "skipped", "gradient", "learning_rate")
+"""Parts of the names of what watches over a training; its curves are not what was learnt."""
 MOST_PANELS = 12
 
 
@@ -39,25 +41,26 @@ def curves_section(evidence: Evidence) -> Section:
         result for result in trainings(evidence.results)
         if result.training.curve and not result.variant and result.transfer is None
     ]  # fmt: skip
-    metrics = dict.fromkeys(name for r in drawn for point in r.training.curve for name in point if name not in AXES)
+    names = dict.fromkeys(name for r in drawn for point in r.training.curve for name in point if name not in AXES)
+    metrics = [name for name in names if not any(part in name for part in HEALTH)]
     if not metrics:
         return Section("learning", title, (missing("methods", "learning curves"),))
     groups = list(dict.fromkeys((r.method, r.size) for r in drawn))
     colours = allotted({group: 0 if group[0] == "jowa" else SERIES[group[0]] for group in groups})
     drawings = []
-    for metric in list(metrics)[:MOST_PANELS]:
+    for metric in metrics[:MOST_PANELS]:
         curves = [curve for r in drawn if (curve := _curve(r, metric, colours[r.method, r.size]))]
         alt = f"{metric} by optimizer step: {', '.join(dict.fromkeys(curve.label for curve in curves))}"
         drawings.append(curves_drawing(curves, "optimizer steps", "", alt, metric))
     keys = tuple(Key(_trained(method, size), f"series-{colours[method, size]}", "━") for method, size in groups)
     seeds = len({result.seed for result in drawn})
     caption: tuple[str | Link, ...] = (
-        f"Training metrics by optimizer step, a line a training: {counted(len(drawn), 'training')} of "
-        f"{counted(seeds, 'seed')}. Stages follow one another on one axis. Not drawn: ablations and transfers, whose "
-        "curves are in their JSON.",
+        f"Losses by optimizer step, a line a training: {counted(len(drawn), 'training')} of "
+        f"{counted(seeds, 'seed')}. Stages follow one another on one axis. Not drawn, but in the JSON: ablations, "
+        "transfers, speed and health of the trainings.",
     )
     if len(metrics) > MOST_PANELS:
-        caption = (*caption, f" Nor are {len(metrics) - MOST_PANELS} further metrics.")
+        caption = (*caption, f" Nor are {len(metrics) - MOST_PANELS} further losses drawn.")
     return Section("learning", title, (Figure("learning-curves", caption, tuple(drawings), keys),))
 
 

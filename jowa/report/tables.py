@@ -102,7 +102,7 @@ def _aggregate_row(
     if against is not None:
         pair = beside(evidence.comparisons[name], who, against)
         if pair is None:
-            cells += [Cell((("reference",),)), Cell((("reference",),))]
+            cells += [Cell((("reference",),)) if who == against else EMPTY] * 2
         else:
             cells += [interval_cell(pair.gain, href, "signed"), interval_cell(pair.improvement, href)]
     if costs:

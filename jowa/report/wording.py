@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from jowa.evaluate.report import number
 from jowa.games import get_game
-from jowa.suite.aggregate import Contender, describe_planned
+from jowa.suite.aggregate import Contender
 from jowa.suite.bootstrap import Interval
 
 METHODS = {
@@ -17,13 +18,10 @@ DASH = "–"
 
 
 def label(contender: Contender) -> str:
-    """``JOWA M + beam 2×1``, ``MTBC M fine-tuned``."""
-    transfer = {None: "", True: "fine-tuned", False: "from scratch"}[contender.pretrained]
-    width, horizon = contender.planned.width, contender.planned.horizon
-    planned = describe_planned(contender.planned).replace(f"{width}x{horizon}", f"{width}×{horizon}")
-    planned = planned.replace("mcts", "MCTS", 1)
-    words = (METHODS[contender.method], contender.size, contender.variant, transfer, f"+ {planned}" if planned else "")
-    return " ".join(word for word in words if word)
+    """``JOWA M + beam 2×1``, ``MTBC M fine-tuned``: the suite's name for it, dressed."""
+    name = METHODS[contender.method] + contender.name.removeprefix(contender.method)
+    before, plus, planned = name.rpartition("+ ")
+    return before + plus + re.sub(r"\b(\d+)x(\d+)\b", r"\1×\2", planned).replace("mcts ", "MCTS ") if plus else name
 
 
 def share(value: float) -> str:

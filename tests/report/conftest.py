@@ -39,7 +39,7 @@ def curve(generator: np.random.Generator) -> tuple[dict[str, float], ...]:
     steps = np.arange(0, 4000, 250)
     return tuple(
         {
-            "step": float(step), "seconds": float(step) / 8,
+            "step": float(step), "seconds": float(step) / 8, "speed/steps_per_second": 8.0,
             "world": float(3 * np.exp(-step / 900) + 0.4 + generator.normal(0, 0.03)),
             "td": float(1.2 * np.exp(-step / 1500) + 0.5 + generator.normal(0, 0.02)),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from html import unescape
@@ -162,6 +163,22 @@ def test_html_and_markdown_hold_the_same_numbers(html: str, out: Path) -> None:
         for text in (unescape(body), unescape(markdown))
     ]
     assert set(numbers[0]) <= set(numbers[1]) and len(numbers[0]) > 1000
+
+
+def test_learning_curves_are_the_losses(html: str) -> None:
+    learning = section(html, "learning")
+    assert re.findall(r'class="title">([^<]+)', learning) == ["world", "td"]
+    assert "18 trainings of 3 seeds" in learning
+
+
+def test_a_player_of_several_seeds_leads_to_all_its_results(suite: list[Result], out: Path, html: str) -> None:
+    link = re.search(r'href="(numbers/methods/[^"]*mtbc[^"]*)"', html)
+    assert link is not None
+    document = json.loads((out / link[1]).read_text())
+    assert [Path(path).stem for path in document["results"]] == [f"mtbc-M-seed{seed}" for seed in range(3)]
+    (comparison,) = compare_group(suite, "methods").values()
+    iqm = next(each.iqm for each in comparison.standings if each.contender.method == "mtbc")
+    assert document["standings"][0]["iqm"] == {"value": iqm.value, "low": iqm.low, "high": iqm.high}
 
 
 def test_what_is_missing_names_its_command(make_suite: Callable[..., Any], tmp_path: Path) -> None:
