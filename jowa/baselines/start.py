@@ -172,7 +172,11 @@ def _tokenizer(config: AnyConfig, before: Rival | None) -> Tokenizer | None:
     named = None
     if config.tokenizer_from is not None:
         folder = config.tokenizer_from
-        named = Rival.load(folder, "cpu").tokenizer if is_rival(folder) else Agent.load(folder, "cpu").tokenizer
+        named = (
+            Rival.load(folder, "cpu").tokenizer
+            if is_rival(folder)
+            else Agent.from_pretrained(folder, device="cpu").tokenizer
+        )
         if named is None:
             raise UsageError(f"{folder} is a rival without a tokenizer: name an agent with --tokenizer-from")
     if before is None:

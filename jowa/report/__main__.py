@@ -26,7 +26,8 @@ class ReportConfig:
     media: Path | None = None
     """Folder of PNG, GIF and WebP files to show; default: media in the suite's folder, where there is one."""
     agent: Path | None = None
-    """Folder of an agent that films of play and imagined rollouts are made of."""
+    """Agent that films of play and imagined rollouts are made of: its folder, demo (the one that comes with jowa), or
+    owner/name on the Hugging Face hub."""
     games: tuple[str, ...] = ()
     """With --agent: games to film; none: those that the agent was trained on."""
     seconds: float = 10.0

@@ -22,12 +22,12 @@ MOST_BYTES = 8 << 20
 FILL = "python -m jowa.report RESULTS --agent FOLDER"
 
 
-def made_pictures(folder: Path, games: Sequence[str], seconds: float, seed: int) -> tuple[Gallery, ...]:
-    """Films and imagined rollouts of the agent in ``folder``, in ``games`` (none: those that it was trained on)."""
-    agent = Agent.load(folder, "cpu")
+def made_pictures(name: Path, games: Sequence[str], seconds: float, seed: int) -> tuple[Gallery, ...]:
+    """Films and imagined rollouts of the agent ``name``, in ``games`` (none: those that it was trained on)."""
+    agent = Agent.from_pretrained(folder, device="cpu")
     chosen = list(games) or list(agent.tasks)
     if not chosen:
-        raise UsageError(f"{folder} names no games that it was trained on: choose some with --games")
+        raise UsageError(f"{name} names no games that it was trained on: choose some with --games")
     protocol = get_protocol("sticky")
     films, strips = [], []
     with steps_progress("filming the agent", len(chosen), "games") as advance:
