@@ -56,6 +56,9 @@ class Segments:
     """int64 (B,): task ids, for the task embedding."""
     legal: NDArray[np.bool_]
     """bool (B, 18): legal actions of each row's game."""
+    returns: NDArray[np.float32] | None = None
+    """float32 (B, L): discounted sum of the rewards from each step to the end of its episode; 0 in padding.  None where
+    they were not asked for."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class Batch:
     mask: torch.Tensor
     tasks: torch.Tensor
     legal: torch.Tensor
+    returns: torch.Tensor | None = None
     noisy: torch.Tensor | None = None
     """bool (B,): rows for the critic alone, which sees random actions in them; None: there are none."""
     imagined: torch.Tensor | None = None

@@ -100,7 +100,7 @@ def wait_for(children: list[int], jobs: list[dict[str, Any]]) -> list[int]:
 
 def main() -> None:
     """Serve until stdin ends."""
-    for name in ("jowa.train.__main__", "jowa.evaluate.__main__", "jowa.record"):
+    for name in ("jowa.train.__main__", "jowa.evaluate.__main__", "jowa.baselines.__main__", "jowa.record"):
         importlib.import_module(name)
     for line in sys.stdin:
         sys.stdout.flush()

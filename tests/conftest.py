@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from jowa.train.config import TrainConfig
     from jowa.types import Episode
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub's client is imported: no test asks the network
+
 # Heavy imports happen inside the fixtures: the native core's tests run without torch, under sanitizers.
 
 
@@ -94,6 +96,12 @@ def override(config: Any, changes: Mapping[str, Any]) -> Any:
         inner = override(getattr(config, head), {rest: value}) if rest else value
         config = dataclasses.replace(config, **{head: inner})
     return config
+
+
+@pytest.fixture(scope="session")
+def with_changes() -> Callable[[Any, Mapping[str, Any]], Any]:
+    """:func:`override`, for rooms with settings of their own."""
+    return override
 
 
 SMALL = {

@@ -119,7 +119,8 @@ def test_a_mistake_in_the_call_is_one_line_and_exit_code_2(command: Any, name: s
         ("jowa.train", ["--seed", "one"], "seed"),
         ("jowa.evaluate", ["nowhere", "--planner", "beams"], "planner"),
         ("jowa.evaluate", ["nowhere", "--protocol", "stick"], "protocol"),
-        ("jowa.evaluate", [], "required"),
+        ("jowa.evaluate", ["--agent"], "--agent"),
+        ("jowa.diagnose", [], "required"),
         ("jowa.record", ["--out", "x", "--games", "Pong", "--stepz", "3"], "stepz"),
         ("jowa.record", [], "--out path folder of the data set"),
         ("jowa.conformance", [], "folder"),
@@ -342,6 +343,7 @@ def test_evaluate_plays_and_writes_json_and_a_table(agent: Path, tmp_path: Path)
     assert settings["protocol"] == {"name": "published", "sticky": 0.0, "max_steps": 108_000, "random_action": 0.001}
     (game,) = document["games"]
     assert game["game"] == "Pong" and len(game["scores"]) == 2 and game["low"] <= game["mean"] <= game["high"]
+    assert len(document["steps"]["Pong"]) == 2 and min(document["steps"]["Pong"]) > 500
     assert document["iqm_hns"]["iqm"] == pytest.approx(game["hns"])
 
 

@@ -111,6 +111,8 @@ def test_the_sdist_holds_links_as_files_and_all_that_a_wheel_needs(copy: Path):
         files = {member.name.partition("/")[2] for member in tar if member.isfile()}
         assert not [member.name for member in tar if member.issym() or member.islnk()]
     native = {f"csrc/{name}" for name in ("tree.h", "trees.cpp", "bindings.cpp", "cuda/trees.cu")}
+    shipped = ROOT / "jowa" / "shipped"
+    assert {f"jowa/shipped/{path.relative_to(shipped)}" for path in shipped.rglob("*.*")} <= files
     assert files >= native | {
         "jowa/kernels/__init__.py",
         "jowa/viewer/__init__.py",
@@ -118,6 +120,7 @@ def test_the_sdist_holds_links_as_files_and_all_that_a_wheel_needs(copy: Path):
         "CMakeLists.txt",
     }
     assert {f"jowa/kernels/{path.name}" for path in (ROOT / "kernels").glob("*.py")} <= files
+    assert {f"jowa/report/templates/{path.name}" for path in (ROOT / "jowa/report/templates").iterdir()} <= files
 
 
 @pytest.mark.slow
@@ -130,8 +133,13 @@ def test_a_wheel_works_away_from_the_checkout(copy: Path, tmp_path: Path):
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
+    shipped = ROOT / "jowa" / "shipped"
+    assert {path.relative_to(shipped) for path in shipped.rglob("*.*")} == {
+        path.relative_to(site / "jowa" / "shipped") for path in (site / "jowa" / "shipped").rglob("*.*")
+    }
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import jowa.kernels, jowa.viewer, jowa.planner.tree as tree; "
+        "from pathlib import Path; assert (Path(jowa.__file__).parent / 'report/templates/page.html.j2').is_file(); "
         "assert tree.native_available(); print(tree.__file__)"
     )
     done = run_python("-c", code, str(site), cwd=str(tmp_path))

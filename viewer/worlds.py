@@ -75,12 +75,8 @@ class World(Protocol):
         ...
 
 
-class _ColourEnv(AtariEnv):
-    """The game as the agent's environment plays it, with its colours and its moments."""
-
-    def screen(self) -> NDArray[np.uint8]:
-        """uint8 (height, width, 3): what the console shows."""
-        return np.asarray(self._ale.getScreenRGB(), dtype=np.uint8)
+class _MomentsEnv(AtariEnv):
+    """The game as the agent's environment plays it, with its moments."""
 
     def moment(self) -> tuple[Any, int]:
         """The console with its random state, and the steps played."""
@@ -97,7 +93,7 @@ class RealWorld:
 
     def __init__(self, game: str, sticky: float) -> None:
         self.game = game
-        self._env = _ColourEnv(game, AtariOptions(sticky))
+        self._env = _MomentsEnv(game, AtariOptions(sticky))
 
     def begin(self, seed: int) -> Sight:
         """See :meth:`World.begin`."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jowa.data.arrays import Rows, native
+from jowa.data.returns import observed_returns
 from jowa.data.segments import SegmentIndex, Windows
 from jowa.data.store import EpisodeStore
 from jowa.data.tokens import TOKENS, TokenStore
@@ -38,12 +39,14 @@ class SegmentLoader:
         tokens: TokenStore | None = None,
         threads: int = 0,
         prefetch: bool = False,
+        gamma: float | None = None,
     ) -> None:
         """``tasks``: game name to task id, for games that borrow one; the others keep their own.
 
         ``frames``: whether pixels are read; ``tokens``: where to read tokens from.  ``threads``: 0 for one a core.
         ``prefetch``: ask the system for all of a batch's chunks before decoding the first; worth its calls where the
-        store is larger than the memory that caches it.
+        store is larger than the memory that caches it.  ``gamma``: the discount of the observed returns, which then
+        are in each batch (and every step's in memory, 4 bytes each); None: without.
         Raises :class:`DataError` when an array is missing or damaged.
         """
         self.store = store
@@ -56,6 +59,7 @@ class SegmentLoader:
         self._arrays: dict[str, list[Rows]] = {name: [store.rows(game, name) for game in index.games] for name in names}
         if tokens is not None:
             self._arrays[TOKENS] = [tokens.rows(store, game) for game in index.games]
+        self._returns = None if gamma is None else observed_returns(store, index, gamma)
 
     def read(self, ids: NDArray[np.int64], allocate: Allocate = np.empty) -> Segments:
         """The segments ``ids`` int64 (B,) as one batch, in arrays that come from ``allocate``.
@@ -81,7 +85,18 @@ class SegmentLoader:
             mask=mask,
             tasks=self._tasks[windows.game],
             legal=self._legal[windows.game],
+            returns=self._observed(windows, mask),
         )
+
+    def _observed(self, windows: Windows, mask: NDArray[np.bool_]) -> NDArray[np.float32] | None:
+        if self._returns is None:
+            return None
+        out = np.zeros(mask.shape, np.float32)
+        rows = windows.first[:, None] + np.arange(self.index.length)
+        for number in np.unique(windows.game):
+            chosen = mask & (windows.game == number)[:, None]
+            out[chosen] = self._returns[number][rows[chosen]]
+        return out
 
     def _fetch(self, windows: Windows) -> None:
         """Bring the shards of a remote store here first."""

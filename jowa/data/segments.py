@@ -74,6 +74,11 @@ class SegmentIndex:
         names = tuple(store.games if games is None else games)
         return cls(names, [store.table(name) for name in names], length, stride)
 
+    def episodes(self, game: int) -> list[tuple[int, int]]:
+        """First row and number of steps of each episode, or part of one, of game number ``game``."""
+        own = self._game == game
+        return list(zip(self._offset[own].tolist(), self._steps[own].tolist(), strict=True))
+
     def look_up(self, ids: NDArray[np.int64]) -> Windows:
         """Where the segments ``ids`` int64 (B,) lie.  Raises :class:`UsageError` for numbers out of range."""
         ids = np.asarray(ids, np.int64)

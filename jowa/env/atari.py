@@ -136,6 +136,10 @@ class AtariEnv(gymnasium.Env[NDArray[np.uint8], np.int64]):
         resized = cv2.resize(screen, (FRAME_SIZE, FRAME_SIZE), interpolation=cv2.INTER_AREA)
         return np.asarray(resized, dtype=np.uint8)
 
+    def screen(self) -> NDArray[np.uint8]:
+        """uint8 (height, width, 3): what the console shows, in its colours; for people."""
+        return np.asarray(self._ale.getScreenRGB(), dtype=np.uint8)
+
     @property
     def ram(self) -> NDArray[np.uint8]:
         """uint8 (128,): the console's memory, for scripted players; a copy."""

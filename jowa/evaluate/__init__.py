@@ -1,6 +1,7 @@
 """Scores in real games: ``python -m jowa.evaluate``."""
 
 from jowa.evaluate.play import PROTOCOLS, Played, Protocol, agent_player, get_protocol, play, random_player
+from jowa.evaluate.rivals import rival_player
 from jowa.evaluate.scores import Aggregate, GameScore, aggregate, summarise
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "get_protocol",
     "play",
     "random_player",
+    "rival_player",
     "summarise",
 ]

@@ -1,34 +1,40 @@
-"""``python -m jowa.evaluate AGENT``: play real games and write the scores."""
+"""``python -m jowa.evaluate --agent AGENT``: play real games and write the scores."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import tyro
 from rich.console import Console
 
 from jowa.agent import Agent, Planning
 from jowa.config import PRESETS
 from jowa.errors import UsageError, command
-from jowa.evaluate.play import Played, Protocol, agent_player, get_protocol, noting, play, steps_of
+from jowa.evaluate.play import MakePlayer, Protocol, agent_player, get_protocol, noting, play, steps_of
 from jowa.evaluate.report import check_writable, results_document, score_table, write_results
+from jowa.evaluate.rivals import rival_player
 from jowa.evaluate.scores import summarise
 from jowa.games import get_game
+from jowa.hub import DEMO, output_folder
 from jowa.options import parse_options
 from jowa.planner.plan import PlannerName
 from jowa.progress import steps_progress
+from jowa.rivals import Choice, Kind, Rival, is_rival
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Play real games with a trained agent and report its scores."""
+    """Play real games with a trained agent, or a rival of it, and report its scores."""
 
-    agent: tyro.conf.Positional[Path]
-    """Folder of the agent."""
+    agent: tyro.conf.Positional[Path] = Path(DEMO)
+    """Agent: its folder, demo (the one that comes with jowa), or owner/name on the Hugging Face hub; or the folder of a
+    rival (python -m jowa.baselines), which has no planner; also as --agent."""
     games: tuple[str, ...] = ()
     """Games, CamelCase; none: those that the agent was trained on."""
     episodes: int = 16
@@ -56,7 +62,11 @@ class EvaluateConfig:
     ignore_ends: tyro.conf.FlagCreatePairsOff[bool] = False
     """Plan on behind predicted ends, as the published code does; default: the agent's own, usually not."""
     context: int | None = None
-    """Steps of memory to plan from; default: as for width."""
+    """Steps of memory to plan from; default: as for width.  Rivals that read tokens have a memory too; default: as they
+    were saved."""
+    choice: Choice | None = None
+    """Rivals that predict actions.  likely: the most likely legal action; sampled: one drawn from the policy; default:
+    as they were saved."""
     protocol: Literal["sticky", "published"] = "sticky"
     """sticky: sticky actions 0.25, 27,000 agent steps; published: none, 108,000 steps, random action 0.001."""
     max_steps: int | None = None
@@ -70,7 +80,8 @@ class EvaluateConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the computation; auto: bfloat16 on a GPU, float32 on a CPU."""
     out: Path | None = None
-    """JSON file to write; default: evaluation-<planner>-<protocol>.json in the agent's folder."""
+    """JSON file to write; default: evaluation-<planner>-<protocol>.json in the agent's folder, or in
+    runs/played/<agent> for one that is shipped or of the hub."""
 
     def check(self) -> None:
         """Raise :class:`UsageError` for values that cannot be played with."""
@@ -94,33 +105,88 @@ class EvaluateConfig:
 def evaluate(config: EvaluateConfig) -> None:
     """Play, print the table, write the JSON."""
     config.check()
-    agent = Agent.load(config.agent, config.device, config.precision)
-    games = config.games or tuple(agent.tasks)
-    if not games:
-        raise UsageError(f"{config.agent} names no games that it was trained on: choose some with --games")
+    if is_rival(config.agent):
+        evaluate_rival(config)
+        return
+    if config.choice is not None:
+        raise UsageError(f"{config.agent} is an agent, which chooses by value: leave out --choice, for rivals alone")
+    agent = Agent.from_pretrained(config.agent, None, config.device, config.precision)
+    games = _games(config, agent.tasks)
     plannings = {game: planning_of(config, agent, game) for game in games}
     planner = next(iter(plannings.values())).planner
-    path = config.out or config.agent / f"evaluation-{planner.name}-{config.protocol}.json"
-    check_writable(path)
-    protocol = config.rules()
-    for game in sorted(set(games) - set(agent.tasks)):
-        known = ", ".join(agent.tasks) or "none"
-        print(f"note: the agent was not trained on {game}, only on: {known}", file=sys.stderr)
-    print(
-        f"playing {config.episodes} episode(s) of {', '.join(games)}, at most {protocol.max_steps:,} agent steps each, "
-        f"planner {planner.name}", flush=True,
-    )  # fmt: skip
-    played = _play(config, agent, plannings, protocol)
-    results = [summarise(game, [p.score for p in played if p.game == game]) for game in games]
     contexts = {game: min(p.context, agent.longest_context(p.planner)) for game, p in plannings.items()}
     settings = {
-        "agent": str(config.agent), "episodes": config.episodes, "seed": config.seed, "context": contexts,
-        "width": {game: p.planner.width for game, p in plannings.items()},
-        "planner": dataclasses.asdict(planner), "protocol": dataclasses.asdict(protocol),
+        "context": contexts, "width": {game: p.planner.width for game, p in plannings.items()},
+        "planner": dataclasses.asdict(planner),
     }  # fmt: skip
-    document = results_document(settings, results, agent.device) | {"steps": steps_of(played)}
+    _play(
+        config, agent_player(agent, plannings), games, agent.device, f"planner {planner.name}", planner.name, settings
+    )
+
+
+def evaluate_rival(config: EvaluateConfig) -> None:
+    """:func:`evaluate` of a rival.  Raises :class:`UsageError` for options that mean nothing to it."""
+    rival = Rival.load(config.agent, config.device, config.precision)
+    check_rival_options(config, rival.kind)
+    games = _games(config, rival.tasks)
+    chosen: dict[str, Any] = {"context": config.context, "choice": config.choice}
+    playing = dataclasses.replace(rival.playing, **{name: value for name, value in chosen.items() if value is not None})
+    settings = {"rival": rival.kind, "size": rival.size, "playing": dataclasses.asdict(playing)}
+    player = rival_player(rival, config.seed, playing)
+    _play(config, player, games, rival.device, rival.kind, rival.kind, settings)
+
+
+def check_rival_options(config: EvaluateConfig, kind: Kind) -> None:
+    """Raise :class:`UsageError` for what a rival of ``kind`` does not have."""
+    own = (
+        "agent", "games", "episodes", "protocol", "max_steps", "seed", "batch", "device", "precision", "out", "context",
+        "choice",
+    )  # fmt: skip
+    foreign = [field.name for field in dataclasses.fields(config) if field.name not in own]
+    if kind == "scaled-ql":
+        foreign += ["context", "choice"]
+    given = [name for name in foreign if getattr(config, name) not in (None, False, "none")]
+    if given:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        reason = (
+            "sees four frames and takes the action of the highest value" if kind == "scaled-ql" else "does not plan"
+        )
+        raise UsageError(f"{config.agent} is a rival, {kind}, which {reason}: leave out {named}")
+
+
+def _games(config: EvaluateConfig, tasks: Mapping[str, int]) -> tuple[str, ...]:
+    """What is played; says on stderr which of it is new to whom plays."""
+    games = config.games or tuple(tasks)
+    if not games:
+        raise UsageError(f"{config.agent} names no games that it was trained on: choose some with --games")
+    for game in sorted(set(games) - set(tasks)):
+        known = ", ".join(tasks) or "none"
+        print(f"note: the agent was not trained on {game}, only on: {known}", file=sys.stderr)
+    return games
+
+
+def _play(
+    config: EvaluateConfig, player: MakePlayer, games: Sequence[str], device: torch.device, how: str, name: str,
+    settings: dict[str, Any],
+) -> None:  # fmt: skip
+    """Play ``games`` in one batch and report; ``how`` and ``name``: what the player is called, in text and files."""
+    path = config.out or output_folder(config.agent) / f"evaluation-{name}-{config.protocol}.json"
+    check_writable(path)
+    protocol = config.rules()
+    print(
+        f"playing {config.episodes} episode(s) of {', '.join(games)}, at most {protocol.max_steps:,} agent steps each, "
+        f"{how}", flush=True,
+    )  # fmt: skip
+    with steps_progress(f"playing, {how}", config.episodes * len(games), "episodes") as advance:
+        played = play(player, games, config.episodes, protocol, config.seed, config.batch, noting(advance))
+    results = [summarise(game, [p.score for p in played if p.game == game]) for game in games]
+    own = {
+        "agent": str(config.agent), "episodes": config.episodes, "seed": config.seed,
+        "protocol": dataclasses.asdict(protocol),
+    }  # fmt: skip
+    document = results_document(own | settings, results, device) | {"steps": steps_of(played)}
     write_results(path, document)
-    Console().print(score_table(f"{config.agent}: {planner.name}, protocol {config.protocol}", results, document))
+    Console().print(score_table(f"{config.agent}: {name}, protocol {config.protocol}", results, document))
     print(f"written to {path}")
 
 
@@ -142,18 +208,10 @@ def planning_of(config: EvaluateConfig, agent: Agent, game: str) -> Planning:
     return Planning(planner, agent.planning.context if context is None else context)
 
 
-def _play(config: EvaluateConfig, agent: Agent, plannings: dict[str, Planning], protocol: Protocol) -> list[Played]:
-    """Every game's episodes, all games in one batch."""
-    planner = next(iter(plannings.values())).planner
-    with steps_progress(f"playing, planner {planner.name}", config.episodes * len(plannings), "episodes") as advance:
-        player = agent_player(agent, plannings)
-        return play(player, list(plannings), config.episodes, protocol, config.seed, config.batch, noting(advance))
-
-
 @command
 def main() -> None:
     """Entry point."""
-    evaluate(parse_options(EvaluateConfig, "python -m jowa.evaluate"))
+    evaluate(parse_options(EvaluateConfig, "python -m jowa.evaluate", first="agent"))
 
 
 if __name__ == "__main__":

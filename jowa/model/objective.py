@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from jowa.config import TOKENS_PER_FRAME
+from jowa.kernels.c51_projection import c51_projection
 from jowa.losses import (
     c51_td,
     critic_losses,
@@ -53,6 +54,10 @@ class ObjectiveConfig:
     """Weight of the conservative term beside the TD loss; 0 leaves it out."""
     world_weight: float = 0.1
     """Weight of the three world losses beside the TD loss in stage 2 (the paper fine-tunes with 0.5)."""
+    observed_weight: float = 0.0
+    """Share of the observed return in the critic's target, beside what the target head expects of the next state; 0 as
+    published.  Values then rest on what happened, not on guesses about guesses: they are right sooner, and those of
+    the data's play.  A segment's last step, whose successor the critic does not see, learns from the return alone."""
     detach_q: bool = False
     """Stop the Q gradient at the backbone: the paper's ablation of joint optimisation."""
     action_noise: float = 0.0
@@ -105,17 +110,31 @@ class Objective(nn.Module):
     ) -> dict[str, Tensor]:
         assert q_logits is not None and target_logits is not None
         config = self.config
-        discounts, weights = config.gamma * (~batch.ends).float(), td_weights(batch.ends, mask)
+        discounts, weights = config.gamma * (~batch.ends).float(), td_steps(batch, mask)
         if (config.critic, config.ensemble) != ("c51", "mean") or config.conservative == "combo":
             mixture = rem_weights(len(q_logits), q_logits.device) if config.ensemble == "rem" else None
             td, values = self._mixed_td(q_logits, target_logits, batch, discounts, mixture)
             return {"td": masked_mean(td, weights)} | self._conservative(values, batch, mask)
         v_min, v_max = self.model.config.v_min, self.model.config.v_max
         successor = td_successors(q_distribution(target_logits), batch.legal, v_min, v_max)
+        successor = self._with_observed(successor, batch, v_min, v_max)
         td, cql = critic_losses(
             q_logits, batch.actions, successor, batch.rewards, discounts, weights, mask, v_min, v_max
         )
         return {"td": td} | ({"cql": config.cql_weight * cql} if self.is_conservative else {})
+
+    def _with_observed(self, successor: Tensor, batch: Batch, v_min: float, v_max: float) -> Tensor:
+        """``successor`` float32 (B, L, Z) mixed with the return that was observed from the next step on."""
+        if batch.returns is None:
+            return successor
+        gamma, share = self.config.gamma, self.config.observed_weight
+        after = ((batch.returns - batch.rewards) / gamma).flatten()
+        observed = c51_projection(successor.flatten(0, 1), after, torch.zeros_like(after), v_min, v_max)
+        followed = td_weights(batch.ends, batch.mask)
+        shares = torch.where(followed, share, 1.0)
+        if batch.imagined is not None:  # what was imagined was not observed
+            shares = shares * ~batch.imagined[:, None]
+        return torch.lerp(successor, observed.view_as(successor), shares[..., None])
 
     @property
     def is_conservative(self) -> bool:
@@ -133,6 +152,7 @@ class Objective(nn.Module):
         v_min, v_max = self.model.config.v_min, self.model.config.v_max
         predicted = mixed_distribution(q_logits, mixture)
         successor = td_successors(mixed_distribution(target_logits, mixture), batch.legal, v_min, v_max)
+        successor = self._with_observed(successor, batch, v_min, v_max)
         td = c51_td(predicted, batch.actions, successor, batch.rewards, discounts, v_min, v_max)
         return td, expectation(predicted, v_min, v_max)
 
@@ -161,6 +181,12 @@ def roles(batch: Batch, critic: bool) -> tuple[Tensor, Tensor]:
     return recorded(batch, world), judged
 
 
+def td_steps(batch: Batch, mask: Tensor) -> Tensor:
+    """bool (B, L): the steps of ``mask`` that have a TD target; with observed returns all that were recorded."""
+    weights = td_weights(batch.ends, mask)
+    return weights if batch.returns is None else weights | recorded(batch, mask)
+
+
 def recorded(batch: Batch, mask: Tensor) -> Tensor:
     """``mask`` bool (B, L) without the rows that were imagined."""
     return mask if batch.imagined is None else mask & ~batch.imagined[:, None]
@@ -172,4 +198,4 @@ def target_counts(batch: Batch, critic: bool) -> Tensor:
     steps, states = world.sum(), judged.sum()
     frame = steps * TOKENS_PER_FRAME - world[:, 0].sum()
     pulled = recorded(batch, judged).sum()
-    return torch.stack([frame, steps, steps, td_weights(batch.ends, judged).sum(), states, states, pulled]).float()
+    return torch.stack([frame, steps, steps, td_steps(batch, judged).sum(), states, states, pulled]).float()

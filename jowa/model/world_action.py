@@ -52,7 +52,7 @@ class WorldActionModel(nn.Module):
         self.frame_head = prediction_head(config, config.vocab_size)
         self.reward_head = prediction_head(config, REWARD_CLASSES)
         self.end_head = prediction_head(config, END_CLASSES)
-        _initialise(self, config)
+        initialise(self, config)
         self.q_head = QHead(config)
         self.q_target_head = QHead(config).requires_grad_(False)
         self.update_target()
@@ -122,7 +122,7 @@ EMBEDDING_STD = 0.5
 """Of the ``scaled`` start: of the order of what the blocks add, so that deeper ones still see the token."""
 
 
-def _initialise(model: nn.Module, config: ModelConfig) -> None:
+def initialise(model: nn.Module, config: ModelConfig) -> None:
     """Start all Linear and Embedding weights as ``config.init`` says; biases at 0."""
     scaled = config.init == "scaled"
     for name, module in model.named_modules():

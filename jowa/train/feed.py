@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.nn import functional
 
 from jowa.data.changes import UnchangedFiles
 from jowa.data.loader import Prefetcher, SegmentLoader
-from jowa.data.segments import SegmentIndex, SegmentSampler
+from jowa.data.segments import SegmentIndex, SegmentSampler, Windows
 from jowa.data.store import EpisodeStore
 from jowa.data.subset import draw_transitions
 from jowa.data.tokens import TOKENS, TokenStore, identity, kinds, short, tokens_folder
@@ -27,13 +28,12 @@ from jowa.progress import LINE_EVERY
 from jowa.tokenizer import Tokenizer
 from jowa.tokenizer.dataset import encode_missing, encoder
 from jowa.tokenizer.local import PATCH
+from jowa.tokenizer.quality import MOVED
 from jowa.train.config import TrainConfig
 from jowa.train.distributed import Place
 from jowa.train.start import task_ids
 from jowa.types import Batch, Segments
 
-MOVED = 24
-"""Grey levels by which a pixel must change between two steps to count as moving."""
 AHEAD = 2
 """Batches that are read while a GPU computes.  A CPU that computes has no time to spare: there it reads in between."""
 
@@ -44,7 +44,8 @@ class Feed:
     Raises :class:`DataError` for a store without segments of the chosen games.
     """
 
-    def __init__(self, config: TrainConfig, place: Place) -> None:
+    def __init__(self, config: TrainConfig, place: Place, tasks: Mapping[str, int] | None = None) -> None:
+        """``tasks``: game to task id; default: those that ``config`` gives."""
         self.store = EpisodeStore.open(config.data.path)
         absent = [game for game in config.data.games if game not in self.store.games]
         if absent:
@@ -58,7 +59,7 @@ class Feed:
         length = config.data.segment_length
         tables = [draw_transitions(self.store, game, config.data.transitions, config.seed) for game in self.games]
         self.index = SegmentIndex(self.games, tables, length, config.data.segment_stride)
-        self._task_ids = task_ids(config)
+        self._task_ids = task_ids(config) if tasks is None else tasks
         self._on_gpu = place.device.type == "cuda"
         # One thread beside a model that computes on the same cores; on a machine with GPUs, each process its share.
         here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -115,6 +116,10 @@ class Feed:
         numbers = torch.arange(rows, device=self.place.device) + self.place.rank * rows
         return replace(batch, noisy=numbers < round(share * rows * self.place.world))
 
+    def windows(self, step: int, stage: int = 2) -> Windows:
+        """Where in the data set the segments of a stage for ``step`` lie."""
+        return self.index.look_up(self._samplers[f"stage{stage}"].indices(step))
+
     def encode(self, tokenizer: Tokenizer, autocast: torch.dtype | None) -> str:
         """Have every frame's tokens, for stage 2: those that the data set holds, or new ones in the run's folder.
 
@@ -144,7 +149,7 @@ class Feed:
             said = f"encoded {done:,} frames into {own}{refused}" if done else f"reusing the tokens in {own}"
         self._tokens = SegmentLoader(
             self.store, self.index, self._task_ids, frames=False, tokens=source, threads=self._threads,
-            prefetch=self._on_gpu,
+            prefetch=self._on_gpu, gamma=config.objective.gamma if config.objective.observed_weight > 0 else None,
         )  # fmt: skip
         return said
 
@@ -210,6 +215,7 @@ class Feed:
             mask=self._move(segments.mask),
             tasks=self._move(segments.tasks),
             legal=self._move(segments.legal),
+            returns=None if segments.returns is None else self._move(segments.returns),
         )
         self._hold(segments)
         return batch

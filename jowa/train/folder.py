@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from jowa.data.store import EpisodeStore
 from jowa.data.tokens import TOKENS
@@ -27,9 +27,12 @@ CHECKPOINTS, SETTINGS, RESULTS, AGENT, PICTURE, METRICS = (
     "checkpoints", "config.json", "results.json", "agent", "imagined.png", "tensorboard",
 )  # fmt: skip
 
+MARKS = (b'"stage1"', b'"rival"')
+"""One of them is in the settings of every run: of :mod:`jowa.train`, of :mod:`jowa.baselines`."""
+
 FREE = frozenset({
     "out", "device", "checkpoint", "log_every", "restart", "parallel", "health", "draft", "evaluation", "dry_run",
-    "dry_run_gpu", "profile_steps",
+    "dry_run_gpu", "dry_run_gpus", "profile_steps",
 })  # fmt: skip
 """Settings that may differ from those a run began with: they bear on speed, memory and what is written.  (Other
 microbatches draw other dropout.)"""
@@ -38,7 +41,37 @@ DATA_STEPS = "recorded_steps"
 """Key of ``config.json`` beside the settings: agent steps of each game in the data set."""
 
 
-def begin(config: TrainConfig) -> None:
+class TrainedOn(Protocol):
+    """What a run reads."""
+
+    @property
+    def path(self) -> Path:
+        """Folder of the episode store."""
+
+    @property
+    def games(self) -> tuple[str, ...]:
+        """Games of it that the run trains on."""
+
+
+class RunSettings(Protocol):
+    """A frozen dataclass with the settings of a run: :class:`TrainConfig`, or those of a rival."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def out(self) -> Path:
+        """The run's folder."""
+
+    @property
+    def restart(self) -> bool:
+        """Whether to delete what an earlier run wrote there."""
+
+    @property
+    def data(self) -> TrainedOn:
+        """What the run reads."""
+
+
+def begin(config: RunSettings) -> None:
     """Make ``config.out`` ready: cleared for ``--restart``, rid of leftovers, checked to be of the same settings.
 
     Raises :class:`UsageError` naming the first difference, :class:`CheckpointError` when the settings are damaged.
@@ -53,7 +86,7 @@ def begin(config: TrainConfig) -> None:
         _check_same(config.out, _stored(config.out), settings_document(config))
 
 
-def write_settings(config: TrainConfig) -> None:
+def write_settings(config: RunSettings) -> None:
     """Note the settings and the extent of the data set in ``config.json``.
 
     Raises :class:`UsageError` when a run found there was trained on a data set of another extent.
@@ -69,8 +102,8 @@ def write_settings(config: TrainConfig) -> None:
 def _refuse_strangers(out: Path) -> None:
     """Raise :class:`UsageError` when ``out`` holds files of other kinds under the names that a run would write."""
     path = out / SETTINGS
-    foreign = path.exists() and not (out / CHECKPOINTS).exists() and b'"stage1"' not in path.read_bytes()
-    if foreign or (out / "model.safetensors").exists():
+    ours = (out / CHECKPOINTS).exists() or not path.exists() or any(mark in path.read_bytes() for mark in MARKS)
+    if not ours or (out / "model.safetensors").exists():
         raise UsageError(f"{out} holds something else than a training run, such as an agent: choose another --out")
 
 
@@ -100,7 +133,7 @@ def read_results(config: TrainConfig) -> dict[str, Any] | None:
     return document if (document["step"], document["settings"]) == wanted else None
 
 
-def settings_document(config: TrainConfig) -> dict[str, Any]:
+def settings_document(config: RunSettings) -> dict[str, Any]:
     """The settings as JSON would give them back."""
     document: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     return document

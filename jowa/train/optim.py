@@ -7,11 +7,10 @@ import math
 import torch
 from torch import nn
 
-from jowa.model import WorldActionModel
 from jowa.train.config import OptimizerConfig
 
 
-def world_optimizer(model: WorldActionModel, learning_rate: float, config: OptimizerConfig) -> torch.optim.AdamW:
+def world_optimizer(model: nn.Module, learning_rate: float, config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW: decay on Linear weights and the whole Q head; none on biases, norms and embeddings."""
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
@@ -19,7 +18,7 @@ def world_optimizer(model: WorldActionModel, learning_rate: float, config: Optim
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        (decayed if id(parameter) in linear or name.startswith("q_head.") else plain).append(parameter)
+        (decayed if id(parameter) in linear or "q_head" in name.split(".") else plain).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Protocol
 
 from rich.table import Table
 
@@ -16,9 +16,18 @@ from jowa.evaluate.report import interval, number, results_document
 from jowa.planner.plan import PlannerName
 from jowa.progress import steps_progress
 from jowa.train.config import TrainConfig
+from jowa.train.folder import TrainedOn
 
 ROWS = ("random", "data", "agent before", "agent", "agent + beam search")
 """Who plays, from top to bottom of the table; the third only in a run that starts from an agent."""
+
+
+class Recorded(TrainedOn, Protocol):
+    """Which episodes a run trains on."""
+
+    @property
+    def transitions(self) -> int:
+        """Agent steps of each game; 0: all."""
 
 
 def score(config: TrainConfig, agent: Agent, step: int) -> dict[str, Any]:
@@ -32,7 +41,7 @@ def score(config: TrainConfig, agent: Agent, step: int) -> dict[str, Any]:
         """The agent's own settings for every game, but by this planner."""
         return dict.fromkeys(config.data.games, Planning(dataclasses.replace(planner, name=name), settings.context))
 
-    rows: dict[str, list[GameScore]] = {"data": _data_scores(config)}
+    rows: dict[str, list[GameScore]] = {"data": data_scores(config.data, config.seed)}
     players: dict[str, MakePlayer] = {
         "random": random_player(config.seed),
         "agent": agent_player(agent, planning("none")),
@@ -52,9 +61,10 @@ def score(config: TrainConfig, agent: Agent, step: int) -> dict[str, Any]:
     return document
 
 
-def _data_scores(config: TrainConfig) -> list[GameScore]:
-    store, data = EpisodeStore.open(config.data.path), config.data
-    tables = {game: draw_transitions(store, game, data.transitions, config.seed) for game in data.games}
+def data_scores(data: Recorded, seed: int) -> list[GameScore]:
+    """The scores of the episodes that a run with ``seed`` trains on, game by game."""
+    store = EpisodeStore.open(data.path)
+    tables = {game: draw_transitions(store, game, data.transitions, seed) for game in data.games}
     return [summarise(game, table["score"].tolist()) for game, table in tables.items()]
 
 
@@ -67,7 +77,7 @@ def demo_table(document: dict[str, Any]) -> Table:
     for name in ("game", "player", "mean", "95% interval", "episodes"):
         table.add_column(name, justify="left" if name in ("game", "player") else "right")
     for index, result in enumerate(document["rows"]["random"]):
-        shown = [name for name in ROWS if name in document["rows"]]
+        shown = list(document["rows"])
         for name in shown:
             row = document["rows"][name][index]
             table.add_row(

@@ -38,15 +38,15 @@ def begun_optimizers(parts: Sequence[Part]) -> list[str]:
 
 
 def gather_state(
-    tokenizer: nn.Module, model: nn.Module, parts: Sequence[Part], begun: Collection[str] | None = None
+    tokenizer: nn.Module | None, model: nn.Module, parts: Sequence[Part], begun: Collection[str] | None = None
 ) -> State:
     """References to the tensors that a checkpoint holds; of shards, to this process's.
 
+    ``tokenizer``: None where it is no part of the run's state.
     ``begun``: parts whose optimizer has state (default: those that have), to make room for a checkpoint of such.
     """
     wanted = begun_optimizers(parts) if begun is None else begun
-    return {
-        "tokenizer": get_model_state_dict(tokenizer),
+    return ({} if tokenizer is None else {"tokenizer": get_model_state_dict(tokenizer)}) | {
         "model": get_model_state_dict(model),
         "optimizers": {
             part.name: get_optimizer_state_dict(part.module, part.optimizer) for part in parts if part.name in wanted
@@ -55,9 +55,10 @@ def gather_state(
     }
 
 
-def restore_state(state: State, tokenizer: nn.Module, model: nn.Module, parts: Sequence[Part]) -> None:
+def restore_state(state: State, tokenizer: nn.Module | None, model: nn.Module, parts: Sequence[Part]) -> None:
     """Put back what :func:`gather_state` gave."""
-    set_model_state_dict(tokenizer, state["tokenizer"])
+    if tokenizer is not None:
+        set_model_state_dict(tokenizer, state["tokenizer"])
     set_model_state_dict(model, state["model"])
     for part in parts:
         if part.name in state["optimizers"]:

@@ -10,6 +10,7 @@ import pytest
 
 from jowa.agent import Planning
 from jowa.config import PRESETS
+from jowa.errors import UsageError
 from jowa.evaluate.__main__ import EvaluateConfig, planning_of
 from jowa.options import parse_options
 from jowa.planner import PlannerConfig
@@ -49,3 +50,16 @@ def test_gumbel_is_a_plain_flag() -> None:
         assert planning_of(config, agent_of("tiny"), "Pong").planner.gumbel == gumbel
     own = PlannerConfig("mcts", gumbel=True)
     assert planning_of(EvaluateConfig(Path("unused")), agent_of("tiny", Planning(own)), "Pong").planner == own
+
+
+def test_ends_are_ignored_when_asked() -> None:
+    for given, respected in (([], True), (["--ignore-ends"], False)):
+        config = parse_options(EvaluateConfig, "evaluate", args=["unused", "--planner", "beam", *given])
+        assert planning_of(config, agent_of("tiny"), "Pong").planner.respect_ends == respected
+
+
+def test_episodes_may_be_cut_off_before_the_protocol_does() -> None:
+    rules = [EvaluateConfig(Path("unused"), max_steps=steps).rules().max_steps for steps in (None, 40, 50_000)]
+    assert rules == [27_000, 40, 27_000]
+    with pytest.raises(UsageError, match="max_steps is 0, expected at least 1: set --max-steps"):
+        EvaluateConfig(Path("unused"), max_steps=0).check()

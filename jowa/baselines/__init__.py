@@ -1,0 +1,1 @@
+"""Training the rivals that the agent is compared with: ``python -m jowa.baselines mtbc|mgdt|scaled-ql``."""
