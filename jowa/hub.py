@@ -134,7 +134,7 @@ def _reason(error: Exception, repo_id: str, revision: str | None) -> str:
         )
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
-        return f"the Hugging Face hub does not let you write to {repo_id}: log in with hf auth login (or set HF_TOKEN)"
+        return f"the Hugging Face hub refuses access to {repo_id}: log in with hf auth login (or set HF_TOKEN)"
     if "LocalEntryNotFoundError" in kinds:
         return (
             f"{repo_id} is not in the cache of the Hugging Face hub, which cannot be reached: connect to the network "

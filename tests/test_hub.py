@@ -261,7 +261,7 @@ def test_what_the_hub_lacks_says_what_to_do(agent: Agent, hub: FakeHub) -> None:
     with pytest.raises(CheckpointError, match="has no revision v9: name one of its branches"):
         find_agent("owner/name", "v9")
     hub.refuse = 403
-    with pytest.raises(CheckpointError, match="does not let you write to owner/name: log in"):
+    with pytest.raises(CheckpointError, match="refuses access to owner/name: log in"):
         agent.push_to_hub("owner/name")
     with pytest.raises(UsageError, match="'name' is no name on the Hugging Face hub: expected owner/name"):
         agent.push_to_hub("name")

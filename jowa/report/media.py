@@ -24,7 +24,7 @@ FILL = "python -m jowa.report RESULTS --agent FOLDER"
 
 def made_pictures(name: Path, games: Sequence[str], seconds: float, seed: int) -> tuple[Gallery, ...]:
     """Films and imagined rollouts of the agent ``name``, in ``games`` (none: those that it was trained on)."""
-    agent = Agent.from_pretrained(folder, device="cpu")
+    agent = Agent.from_pretrained(name, device="cpu")
     chosen = list(games) or list(agent.tasks)
     if not chosen:
         raise UsageError(f"{name} names no games that it was trained on: choose some with --games")
