@@ -1,19 +1,41 @@
-"""From what a person names to an agent."""
+"""From what a person names to an agent: a folder, the shipped one, or one of a model hub."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import jowa
 from jowa.agent import Agent
 from jowa.errors import CheckpointError, UsageError
 
-DEMO = Path("runs/demo/agent")
+DEMO = "demo"
+"""What the shipped agent is called."""
+SHIPPED = Path(jowa.__file__).parent / "shipped" / DEMO
+TRAINED = Path("runs/demo/agent")
 """Where ``python -m jowa.train`` leaves its agent."""
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 HOW = (
     "Train a small one with python -m jowa.train, which takes minutes and leaves it in runs/demo/agent, "
     "or open a folder that holds an agent."
 )
+
+
+def is_shipped() -> bool:
+    """Whether this installation came with an agent."""
+    return (SHIPPED / "config.json").is_file()
+
+
+def default_agent() -> str | None:
+    """The agent to begin with when nobody named one: the shipped one, else the one trained here, if any."""
+    if is_shipped():
+        return DEMO
+    return str(TRAINED) if (TRAINED / "config.json").is_file() else None
+
+
+def may_be_there(source: str) -> bool:
+    """Whether ``source`` can be an agent still: a hub is not asked."""
+    return Path(source).exists() or HUB_ID.fullmatch(source) is not None or (source == DEMO and is_shipped())
 
 
 def find_agent(source: str) -> Path:
@@ -21,14 +43,16 @@ def find_agent(source: str) -> Path:
 
     Raises :class:`UsageError` or :class:`CheckpointError` with what to do when there is none.
     """
-    folder = DEMO if source == "demo" else Path(source).expanduser()
+    folder = Path(source).expanduser()
     if (folder / "agent" / "config.json").is_file():
         folder = folder / "agent"  # somebody chose the run around it
     if folder.is_dir():
         return folder
-    if source == "demo":
-        raise UsageError(f"there is no demo agent in {DEMO} yet. {HOW}")
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+    if source == DEMO:
+        if is_shipped():
+            return SHIPPED
+        raise UsageError(f"this installation comes without a demo agent. {HOW}")
+    if HUB_ID.fullmatch(source):
         return _fetch(source)
     raise CheckpointError(f"there is no agent in {source}: the folder does not exist. {HOW}")
 
