@@ -74,7 +74,7 @@ sanitize: install-dev  ## the native core's tests under the address and undefine
 	$(BIN)/cmake --build build/sanitize/native
 	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(abspath build/sanitize/site) PYTHONSAFEPATH=1 \
-	  $(BIN)/python -m pytest tests/csrc -p no:cacheprovider $(ARGS)
+	  $(BIN)/python -m pytest tests/csrc $(wildcard tests/kernels/test_*_native.py) -p no:cacheprovider $(ARGS)
 
 cuda-check:  ## compile the kernels in csrc/cuda for A100 and H100, and show registers and spills; needs nvcc
 	for arch in sm_80 sm_90; do $${NVCC:-nvcc} -std=c++20 -O3 -arch=$$arch --fmad=false --expt-relaxed-constexpr \

@@ -6,8 +6,10 @@ parameter, float32 or autocast, and every metric read back at every step.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from unittest import mock
 
 import torch
@@ -20,6 +22,10 @@ from jowa.kernels.quantize import quantize_reference
 from jowa.model.objective import Objective, target_counts
 from jowa.model.transformer import Attend, SelfAttention
 from jowa.tokenizer import Tokenizer
+from jowa.train.config import TrainConfig
+from jowa.train.distributed import Place
+from jowa.train.feed import Feed
+from jowa.train.loop import Trainer
 from jowa.types import Batch
 
 
@@ -69,6 +75,43 @@ class PlainStep:
         norm = nn.utils.clip_grad_norm_(module.parameters(), self.clip, foreach=False)
         if torch.isfinite(norm).item():
             optimizer.step()
+
+
+Curve = list[dict[str, float]]
+
+
+def comparable(config: TrainConfig, stage: int, steps: int) -> TrainConfig:
+    """``config`` with ``stage`` alone, without what the plain step lacks: dropout, schedules, weights on motion."""
+    return dataclasses.replace(
+        config, log_every=1, precision="float32",
+        model=dataclasses.replace(config.model, dropout=0.0, q_dropout=0.0),
+        optimizer=dataclasses.replace(config.optimizer, warmup_steps=0, final_fraction=1.0),
+        stage1=dataclasses.replace(
+            config.stage1, steps=steps if stage == 1 else 0, world_from=0, motion_weight=0.0, revive_every=0,
+            world_from_codebook=False, learning_rate=1e-4, tokenizer_learning_rate=1e-4,
+        ),
+        stage2=dataclasses.replace(config.stage2, steps=steps if stage == 2 else 0, target_every=10_000),
+        checkpoint=dataclasses.replace(config.checkpoint, every=10_000),
+    )  # fmt: skip
+
+
+def both_curves(config: TrainConfig, stage: int, place: Place) -> tuple[Curve, Curve]:
+    """What each step of a :func:`comparable` run reports: the trainer's, and the plain one's from the same weights."""
+    trainer, curve = Trainer(config, place), Curve()
+    tokenizer, objective = copy.deepcopy(trainer.tokenizer), copy.deepcopy(trainer.objective)
+    with closing(Feed(config, place)) as feed:
+        trainer.run(feed, lambda step, metrics: curve.append(metrics))
+    critic, plain_curve = stage == 2, Curve()
+    rates = (config.stage2 if critic else config.stage1).learning_rate, config.stage1.tokenizer_learning_rate
+    plain = PlainStep(objective, None if critic else tokenizer, None, rates, config.optimizer.weight_decay)
+    with closing(Feed(config, place)) as feed:
+        if critic:
+            feed.encode(tokenizer, None)
+        for step in range(config.stage1.steps + config.stage2.steps):
+            batch = feed.tokens(step) if critic else feed.pixels(step)
+            frames = None if critic else feed.tokenizer_frames(step, 0.0)[0]
+            plain_curve.append(plain(batch, frames, critic=critic))
+    return curve, plain_curve
 
 
 def plain_attention(self: SelfAttention, x: Tensor, attend: Attend | None) -> Tensor:

@@ -9,12 +9,14 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.plain_training import PlainStep
+from benchmarks.plain_training import PlainStep, both_curves, comparable
+from jowa.data.record import RecordConfig, record
 from jowa.devices import choose_precision, precision_name
 from jowa.model import WorldActionModel
 from jowa.model.objective import Objective
@@ -153,6 +155,37 @@ def test_a_step(compare, preset: str, stage: int) -> None:
             torch.cuda.synchronize()
             peaks.append(torch.cuda.max_memory_allocated() / 2**30)
         compare.note(f"peak memory of stage {stage}", shapes, ours_GiB=peaks[0], rival_GiB=peaks[1])
+
+
+CURVE_STEPS = 200
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_the_loss_curves(compare, tmp_path: Path, stage: int) -> None:
+    """The fast path and the plain one, from the same weights on the same real frames: every loss, step by step."""
+    games, steps = ("Freeway", "Pong"), 1_000
+    record(RecordConfig(tmp_path / "data", games, steps=steps, policies=("random",), max_steps=500, workers=1))
+    config = get_train_preset("tiny")
+    config = dataclasses.replace(
+        config, out=tmp_path / "run", device=str(DEVICE),
+        data=dataclasses.replace(config.data, path=tmp_path / "data", games=games, record_steps=0),
+    )  # fmt: skip
+    curves = both_curves(comparable(config, stage, CURVE_STEPS), stage, Place(0, 1, DEVICE))
+    figures: dict[str, Any] = {}
+    for name in curves[1][0]:
+        ours, rival = (torch.tensor([row[name] for row in curve]) for curve in curves)
+        assert len(ours) == CURVE_STEPS and ours.isfinite().all()
+        apart = ((ours - rival).abs() > 1e-4 * rival.abs() + 1e-5).nonzero()
+        alike = int(apart[0]) if len(apart) else CURVE_STEPS
+        # Rounding turns one token of stage 1 into another in the end: from then on only the courses are alike.
+        assert alike >= (20 if stage == 1 else CURVE_STEPS)
+        late = [float(curve[CURVE_STEPS // 2 :].mean()) for curve in (ours, rival)]
+        assert late[0] == pytest.approx(late[1], rel=0.1, abs=2e-3)
+        figures |= {f"{name}_steps_alike": alike, f"{name}_late_mean": late[0], f"{name}_late_mean_plain": late[1]}
+    compare.note(
+        f"losses of {CURVE_STEPS} steps of stage {stage}: how many are the plain path's within 1e-4, and later means",
+        f"tiny, float32, {steps:,} steps each of {' and '.join(games)}, random play", **figures,
+    )  # fmt: skip
 
 
 @pytest.mark.gpu

@@ -6,12 +6,13 @@ An agent folder holds ``tokenizer.safetensors``, ``model.safetensors``, ``config
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import tempfile
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -21,20 +22,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jowa.config import TOKENS_PER_FRAME, ModelConfig, TokenizerConfig, config_from_dict
+from jowa.agent_folder import FORMAT, halved, load_weights, read_config, read_sizes, save_weights
+from jowa.card import CARD, CardFacts, model_card
+from jowa.config import TOKENS_PER_FRAME, config_from_dict
 from jowa.devices import choose_device, choose_precision
 from jowa.errors import CheckpointError, UsageError
-from jowa.files import atomic_write, atomic_write_text
+from jowa.files import atomic_write_text
 from jowa.games import get_game, task_id
+from jowa.hub import find_agent, upload
 from jowa.model import WorldActionModel
-from jowa.model.published_names import check_names
 from jowa.planner import Context, DraftHead, Engine, Plan, Planner, PlannerConfig, make_engine, make_planner
 from jowa.tokenizer import Tokenizer
-
-FORMAT = 1
-"""Version of the agent folder."""
-FINGERPRINT = "tokenizer_fingerprint"
-"""Key of the weight files' metadata."""
 
 
 @dataclass(frozen=True)
@@ -123,14 +121,21 @@ class Agent:
         atoms = np.linspace(config.v_min, config.v_max, config.num_atoms, dtype=np.float32)
         return atoms, probabilities.cpu().numpy()
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, half: bool = False) -> None:
         """Write the agent folder; each file atomically, ``config.json`` last.
 
+        ``half``: store float32 weights as float16, in half the bytes; what is loaded then is rounded to 11 bits.
         Both weight files name the tokenizer, so that a save that was killed between them is noticed by :meth:`load`.
         """
-        for name, module in {"tokenizer": self.tokenizer, "model": self.model}.items():
-            self._save_weights(module, folder / f"{name}.safetensors")
-        self.save_draft_head(folder)
+        # As it will be when loaded: files of tokens, and the weights themselves, name the tokenizer by its weights.
+        tokenizer = copy.deepcopy(self.tokenizer).half().float() if half else self.tokenizer
+        states = {"tokenizer": self.tokenizer.playing_state(), "model": self.model.state_dict()}
+        if self.draft_head is not None:
+            states["draft"] = self.draft_head.state_dict()
+        for name, state in states.items():
+            save_weights(halved(state) if half else state, tokenizer.fingerprint(), folder / f"{name}.safetensors")
+        if self.draft_head is None:
+            (folder / "draft.safetensors").unlink(missing_ok=True)
         config = {
             "format": FORMAT,
             "tokenizer": dataclasses.asdict(self.tokenizer.config),
@@ -140,6 +145,29 @@ class Agent:
         }
         atomic_write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
+    def save_pretrained(self, folder: Path | str, facts: CardFacts | None = None, half: bool = False) -> None:
+        """:meth:`save`, and ``README.md``, the agent's card on a model hub, with ``facts`` that the agent itself does
+        not know; a card that is there is kept unless ``facts`` are given."""
+        folder = Path(folder)
+        self.save(folder, half)
+        if facts is not None or not (folder / CARD).exists():
+            card = model_card(self.tokenizer.config, self.model.config, list(self.tasks), facts or CardFacts())
+            atomic_write_text(folder / CARD, card)
+
+    def push_to_hub(
+        self, repo_id: str, facts: CardFacts | None = None, half: bool = False, private: bool | None = None,
+        revision: str | None = None, message: str = "Upload an agent of jowa", token: str | None = None,
+    ) -> str:  # fmt: skip
+        """Put the agent on the Hugging Face hub as ``repo_id`` (``owner/name``), made if absent; its address there.
+
+        ``private``: None as your account has it; ``revision``: a branch; ``token``: None the one you logged in with;
+        the rest as for :meth:`save_pretrained`, and so a card that is on the hub is kept unless ``facts`` are given.
+        Raises :class:`UsageError` without huggingface_hub, :class:`CheckpointError` when the hub refuses.
+        """
+        with tempfile.TemporaryDirectory(prefix="jowa-agent-") as folder:
+            self.save_pretrained(folder, facts, half)
+            return upload(Path(folder), repo_id, facts is None, private, revision, message, token)
+
     def add_draft_head(self, draft_head: DraftHead) -> None:
         """Let ``draft_head`` guess imagined frames from now on, for players made later."""
         self.draft_head = draft_head.to(self.device).eval().requires_grad_(False)
@@ -147,7 +175,7 @@ class Agent:
     def load_draft_head(self, folder: Path) -> None:
         """Take the draft head of the agent folder; one of another agent would only guess badly."""
         head = DraftHead(self.model.config)
-        _load_weights(head, folder / "draft.safetensors")
+        load_weights(head, folder / "draft.safetensors")
         self.add_draft_head(head)
 
     def save_draft_head(self, folder: Path) -> None:
@@ -156,23 +184,7 @@ class Agent:
         if self.draft_head is None:
             path.unlink(missing_ok=True)
         else:
-            self._save_weights(self.draft_head, path)
-
-    def _save_weights(self, module: torch.nn.Module, path: Path) -> None:
-        """Write ``module`` atomically, with the fingerprint of the agent's tokenizer."""
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
-        metadata = {FINGERPRINT: self.tokenizer.fingerprint()}
-        state = self.tokenizer.playing_state() if module is self.tokenizer else module.state_dict()
-        tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-        try:
-            atomic_write(path, partial(save_file, tensors, metadata=metadata))
-        except SafetensorError as error:  # what safetensors makes of a disk that is full
-            raise CheckpointError(
-                f"the agent could not be written to {path.parent} ({error}): free some space or choose another folder, "
-                "then rerun"
-            ) from error
+            save_weights(self.draft_head.state_dict(), self.tokenizer.fingerprint(), path)
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "auto", precision: str = "auto") -> Agent:
@@ -182,28 +194,34 @@ class Agent:
         :class:`CheckpointError` when a file is missing, damaged or of other sizes than ``config.json`` says.
         """
         folder = Path(folder)
-        config = _read_config(folder)
+        tokenizer_config, model_config, tasks = read_sizes(folder)
+        config, where = read_config(folder), str(folder / "config.json")
         place = choose_device(device)
-        where = str(folder / "config.json")
-        tokenizer_config = config_from_dict(TokenizerConfig, config["tokenizer"], where)
-        model_config = config_from_dict(ModelConfig, config["model"], where)
-        _check_tasks(config["tasks"], model_config.num_tasks, where)
         try:
             tokenizer, model = Tokenizer(tokenizer_config), WorldActionModel(model_config)
         except (UsageError, RuntimeError, ValueError, ZeroDivisionError) as error:
             raise CheckpointError(f"{where} describes impossible networks ({error}): restore it") from error
-        trained_with = _load_weights(tokenizer, folder / "tokenizer.safetensors")
-        if _load_weights(model, folder / "model.safetensors") != trained_with:
+        trained_with = load_weights(tokenizer, folder / "tokenizer.safetensors")
+        if load_weights(model, folder / "model.safetensors") != trained_with:
             raise CheckpointError(
                 f"{folder} holds the tokenizer and the model of different agents, perhaps because saving was "
                 "interrupted: write the agent anew"
             )
         planning = _read_planning(config["planning"], where)
         autocast = choose_precision(precision, place)
-        agent = cls(tokenizer.to(place), model.to(place), config["tasks"], autocast, planning)
+        agent = cls(tokenizer.to(place), model.to(place), tasks, autocast, planning)
         if (folder / "draft.safetensors").exists():
             agent.load_draft_head(folder)
         return agent
+
+    @classmethod
+    def from_pretrained(
+        cls, name: Path | str, revision: str | None = None, device: str = "auto", precision: str = "auto",
+        token: str | None = None,
+    ) -> Agent:  # fmt: skip
+        """:meth:`load` what ``name`` means to :func:`jowa.hub.find_agent`: a folder, ``demo``, or ``owner/name`` on
+        the Hugging Face hub, there at ``revision`` (a branch, tag or commit)."""
+        return cls.load(find_agent(name, revision, token), device, precision)
 
     def reset(self, game: str, seed: int | None = None) -> None:
         """Begin an episode of ``game`` for :meth:`act`.  Play is deterministic: ``seed`` changes nothing."""
@@ -313,39 +331,6 @@ class Player:
         )
 
 
-def read_sizes(folder: Path) -> tuple[TokenizerConfig, ModelConfig, dict[str, int]]:
-    """Sizes and task ids of the agent in ``folder``, without its weights; :class:`CheckpointError` as of loading."""
-    config, where = _read_config(folder), str(folder / "config.json")
-    model = config_from_dict(ModelConfig, config["model"], where)
-    _check_tasks(config["tasks"], model.num_tasks, where)
-    return config_from_dict(TokenizerConfig, config["tokenizer"], where), model, config["tasks"]
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.is_file():
-        raise CheckpointError(
-            f"{folder} is not an agent: it has no config.json; train one with python -m jowa.train, or import a "
-            "published checkpoint with python -m jowa.convert"
-        )
-    try:
-        config: Any = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}): restore it or write the agent anew") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} holds no JSON object: restore it or write the agent anew")
-    if "stage1" in config and (folder / "agent" / "config.json").is_file():
-        raise CheckpointError(f"{folder} is a training run, not an agent: its agent is {folder / 'agent'}")
-    if config.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {config.get('format')!r}, this version reads {FORMAT}: convert it anew"
-        )
-    absent = {"tokenizer", "model", "tasks", "planning"} - set(config)
-    if absent:
-        raise CheckpointError(f"{path} lacks {sorted(absent)[0]!r}: restore it or write the agent anew")
-    return config
-
-
 def _read_planning(values: object, where: str) -> Planning:
     """:class:`Planning` from ``config.json``; :class:`CheckpointError` for anything else."""
     if not isinstance(values, dict) or set(values) != {"planner", "context"}:
@@ -357,35 +342,3 @@ def _read_planning(values: object, where: str) -> Planning:
         return Planning(config_from_dict(PlannerConfig, values["planner"], where), context)
     except UsageError as error:
         raise CheckpointError(f"{where}: {error}") from error
-
-
-def _check_tasks(tasks: object, count: int, where: str) -> None:
-    """Raise :class:`CheckpointError` unless ``tasks`` maps game names to task ids below ``count``."""
-    if not isinstance(tasks, dict):
-        raise CheckpointError(f"{where}: tasks is {tasks!r}, expected game names and their task ids")
-    for game, task in tasks.items():
-        if isinstance(task, bool) or not isinstance(task, int) or not 0 <= task < count:
-            raise CheckpointError(f"{where}: the task id of {game} is {task!r}, expected 0 to {count - 1}")
-
-
-def _load_weights(module: torch.nn.Module, path: Path) -> str | None:
-    """Load ``path`` into ``module``; returns the fingerprint of the tokenizer that the file names."""
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(path)
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): restore it or write the agent anew") from error
-    expected = module.state_dict()
-    check_names(tensors, expected, str(path))
-    for name, value in tensors.items():
-        if value.shape != expected[name].shape:
-            raise CheckpointError(
-                f"{path}: {name} has shape {tuple(value.shape)}, config.json asks for {tuple(expected[name].shape)}: "
-                "the files are of different agents"
-            )
-    module.load_state_dict(tensors)
-    return metadata.get(FINGERPRINT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from jowa.errors import UsageError
@@ -12,22 +13,42 @@ from jowa.errors import UsageError
 Config = TypeVar("Config")
 
 
-def parse_options(config: type[Config], prog: str, **how: Any) -> Config:
+def parse_options(config: type[Config], prog: str, first: str | None = None, **how: Any) -> Config:
     """``config`` filled from the command line; ``how`` goes to ``tyro.cli``.
+
+    ``first``: the name of the first positional, which is then understood as an option of that name, too.
 
     Raises :class:`UsageError` for an unknown option, a value of the wrong type, or a missing one.
     """
     import tyro
 
     said = io.StringIO()
+    arguments = sys.argv[1:] if first is None else in_front(sys.argv[1:], f"--{first}")
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(config, prog=prog, **how)
+            return tyro.cli(config, prog=prog, args=arguments, **how)
     except SystemExit as ended:
         if ended.code:
             raise UsageError(f"{summary(said.getvalue())}; {prog} --help lists the options") from None
         sys.stderr.write(said.getvalue())
         raise
+
+
+def in_front(arguments: Sequence[str], option: str) -> list[str]:
+    """``arguments`` with the value of ``option`` at their head, as a positional, and ``option`` gone.
+
+    ``option`` without a value is left for the parser to complain about.
+    """
+    values, others = [], list(arguments)
+    for index, argument in enumerate(arguments):
+        if argument.startswith(f"{option}="):
+            values, others = [argument.removeprefix(f"{option}=")], [*arguments[:index], *arguments[index + 1 :]]
+        elif argument == option and index + 1 < len(arguments):
+            values, others = [arguments[index + 1]], [*arguments[:index], *arguments[index + 2 :]]
+        else:
+            continue
+        break
+    return values + others
 
 
 def summary(box: str) -> str:

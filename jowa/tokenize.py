@@ -33,7 +33,8 @@ class TokenizeConfig:
     """Whose tokens of what."""
 
     agent: Annotated[Path, tyro.conf.Positional]
-    """Agent folder; its tokenizer encodes."""
+    """Agent: its folder, demo (the one that comes with jowa), or owner/name on the Hugging Face hub;
+    also as --agent. Its tokenizer encodes."""
     store: Annotated[Path, tyro.conf.Positional]
     """Folder of the data set."""
     games: tuple[str, ...] = ()
@@ -53,7 +54,7 @@ def tokenize(config: TokenizeConfig) -> str:
     for game in games:
         store.num_rows(game)  # which refuses games that are not there
     with process_group(config.device) as place, ExitStack() as held:
-        agent = Agent.load(config.agent, str(place.device), config.precision)
+        agent = Agent.from_pretrained(config.agent, None, str(place.device), config.precision)
         name = identity(agent.tokenizer.fingerprint(), precision_name(agent.autocast))
         folder = config.out or tokens_folder(store, name)
         tokens = None
@@ -84,7 +85,7 @@ def tokenize(config: TokenizeConfig) -> str:
 @command
 def main() -> None:
     """Parse the options, encode, and say what there is now."""
-    config = parse_options(TokenizeConfig, "python -m jowa.tokenize", description=__doc__)
+    config = parse_options(TokenizeConfig, "python -m jowa.tokenize", first="agent", description=__doc__)
     if config.precision not in ("auto", "float32", "bfloat16"):
         raise UsageError(f"precision {config.precision!r}: choose auto, float32 or bfloat16")
     if said := tokenize(config):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from jowa.train.config import TrainConfig
     from jowa.types import Episode
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub's client is imported: no test asks the network
+
 # Heavy imports happen inside the fixtures: the native core's tests run without torch, under sanitizers.
 
 

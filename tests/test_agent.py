@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from jowa.agent import Agent, Planning
 from jowa.config import ModelConfig, TokenizerConfig
@@ -64,6 +65,23 @@ def test_save_and_load(agent: Agent, folder: Path) -> None:
         plans.append(player.decide([0, 1], frames(2)))
     np.testing.assert_array_equal(plans[0].actions, plans[1].actions)
     np.testing.assert_array_equal(plans[0].candidate_scores, plans[1].candidate_scores)
+
+
+def test_half_the_bytes(agent: Agent, tmp_path: Path) -> None:
+    """What is loaded are the rounded weights, in float32, and the files name the tokenizer that they are of."""
+    agent.save(tmp_path / "whole")
+    agent.save(tmp_path / "half", half=True)
+    loaded = Agent.load(tmp_path / "half", device="cpu")
+    for name, value in agent.model.state_dict().items():
+        found = loaded.model.state_dict()[name]
+        assert found.dtype == value.dtype and torch.equal(found, value.half().float()), name
+    with safe_open(tmp_path / "half" / "model.safetensors", framework="pt") as file:
+        assert file.metadata()["tokenizer_fingerprint"] == loaded.tokenizer.fingerprint()
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float16}  # noqa: SIM118
+    assert loaded.tokenizer.fingerprint() != agent.tokenizer.fingerprint()
+    agent.model.reward_head[0].bias.data[0] = 1e5
+    with pytest.raises(CheckpointError, match=r"reward_head\.0\.bias has values that float16 cannot hold"):
+        agent.save(tmp_path / "half", half=True)
 
 
 def edit(folder: Path, **changes: object) -> None:

@@ -149,6 +149,17 @@ def test_the_command_adds_a_head_that_changes_no_decision(
     assert not (folder / "draft.safetensors").exists(), "an agent saved without a head has none"
 
 
+def test_an_agent_that_is_not_the_users_is_copied(
+    agent: Agent, sprite_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("jowa.hub.SHIPPED", tmp_path / "site" / "demo")
+    agent.save(tmp_path / "site" / "demo")
+    run(DraftConfig(Path("demo"), sprite_store, moments=20, steps=2, context=2, device="cpu"))
+    assert not (tmp_path / "site" / "demo" / "draft.safetensors").exists()
+    assert Agent.load("runs/played/demo", "cpu").draft_head is not None
+
+
 def test_recorded_frames_are_measured_and_nothing_is_saved(
     agent: Agent, sprite_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

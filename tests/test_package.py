@@ -111,6 +111,8 @@ def test_the_sdist_holds_links_as_files_and_all_that_a_wheel_needs(copy: Path):
         files = {member.name.partition("/")[2] for member in tar if member.isfile()}
         assert not [member.name for member in tar if member.issym() or member.islnk()]
     native = {f"csrc/{name}" for name in ("tree.h", "trees.cpp", "bindings.cpp", "cuda/trees.cu")}
+    shipped = ROOT / "jowa" / "shipped"
+    assert {f"jowa/shipped/{path.relative_to(shipped)}" for path in shipped.rglob("*.*")} <= files
     assert files >= native | {
         "jowa/kernels/__init__.py",
         "jowa/viewer/__init__.py",
@@ -130,6 +132,10 @@ def test_a_wheel_works_away_from_the_checkout(copy: Path, tmp_path: Path):
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
+    shipped = ROOT / "jowa" / "shipped"
+    assert {path.relative_to(shipped) for path in shipped.rglob("*.*")} == {
+        path.relative_to(site / "jowa" / "shipped") for path in (site / "jowa" / "shipped").rglob("*.*")
+    }
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import jowa.kernels, jowa.viewer, jowa.planner.tree as tree; "
         "assert tree.native_available(); print(tree.__file__)"

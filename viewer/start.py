@@ -129,7 +129,7 @@ def _run_with(options: Options, application: Any, settings: Any) -> int:
     agent = options.agent or last_agent(settings)
     if options.windowless and agent is None:
         raise UsageError(
-            "there is no agent to film: name a folder with --agent, or train one with python -m jowa.train"
+            "there is no agent to film: name one with --agent, or train a small one with python -m jowa.train"
         )
     window = open_window(options, settings, agent)
     if options.windowless:

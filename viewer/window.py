@@ -22,9 +22,10 @@ from PyQt6.QtWidgets import (
 )
 
 from jowa.games import get_game
+from jowa.hub import DEMO
 from jowa.viewer import commands as told
 from jowa.viewer import theme
-from jowa.viewer.agents import DEMO, is_shipped
+from jowa.viewer.agents import is_shipped
 from jowa.viewer.ask import ask_for
 from jowa.viewer.controls import SPEEDS, Controls, agent_name, speed_index
 from jowa.viewer.empty import EmptyState

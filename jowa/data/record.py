@@ -25,6 +25,7 @@ from jowa.env.atari import AtariEnv, AtariOptions
 from jowa.env.experts.policies import AGENTS, EXPERTS_VERSION, default_mixture, make_policy
 from jowa.errors import UsageError
 from jowa.games import get_game
+from jowa.hub import find_agent
 from jowa.progress import steps_progress
 from jowa.types import Episode
 
@@ -41,9 +42,10 @@ class RecordConfig:
     """Agent steps per game (four emulator frames each); whole episodes are played until there are at least as many."""
     policies: tuple[str, ...] = ()
     """Who plays: random, expert, follower (a plainer script), lookahead (any game, about 100 steps a second), each of
-    the three also with :NOISE (share of random actions, 0 to 1), or agent:PATH (a trained agent; agent-beam:PATH and
-    agent-mcts:PATH: with planning). Episode k is played by policy k modulo their number. Default: a mixture of good,
-    middling and bad play where docs/players.md lists one, else random."""
+    the three also with :NOISE (share of random actions, 0 to 1), or agent:NAME (a trained agent's folder, demo, or its
+    owner/name on the Hugging Face hub; agent-beam:NAME and agent-mcts:NAME: with planning). Episode k is played by
+    policy k modulo their number. Default: a mixture of good, middling and bad play where docs/players.md lists one,
+    else random."""
     sticky: float = 0.25
     """Probability, per emulator frame, that the previous action is repeated."""
     max_steps: int = 27_000
@@ -84,12 +86,14 @@ class RecordConfig:
 
 
 def _weights_of_agents(policies: Sequence[str]) -> dict[str, Any]:
-    """SHA-256 of the model of each ``agent:PATH``: trained on, it plays differently under the same name."""
+    """SHA-256 of the model of each ``agent:NAME``: trained on, it plays differently under the same name."""
     digests = {}
     for spec in policies:
-        kind, _, path = spec.partition(":")
-        weights = Path(path) / "model.safetensors"
-        if kind in AGENTS and weights.is_file():
+        kind, _, name = spec.partition(":")
+        if kind not in AGENTS or not name:
+            continue
+        weights = find_agent(name) / "model.safetensors"
+        if weights.is_file():
             with weights.open("rb") as file:
                 digests[spec] = hashlib.file_digest(file, "sha256").hexdigest()
     return {"agents": digests} if digests else {}

@@ -18,6 +18,7 @@ from jowa.evaluate.__main__ import EvaluateConfig, planning_of
 from jowa.evaluate.play import get_protocol
 from jowa.evaluate.report import check_writable
 from jowa.games import get_game
+from jowa.hub import output_folder
 from jowa.options import parse_options
 from jowa.planner.plan import PlannerName
 
@@ -30,7 +31,8 @@ class DiagnoseConfig:
     """
 
     agent: tyro.conf.Positional[Path]
-    """Folder of the agent."""
+    """Agent: its folder, demo (the one that comes with jowa), or owner/name on the Hugging Face hub;
+    also as --agent."""
     store: tyro.conf.Positional[Path]
     """Data set with recorded episodes."""
     games: tuple[str, ...] = ()
@@ -72,7 +74,8 @@ class DiagnoseConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the computation; auto: bfloat16 on a GPU, float32 on a CPU."""
     out: Path | None = None
-    """Folder for diagnosis.json and the plots; default: diagnosis in the agent's folder."""
+    """Folder for diagnosis.json and the plots; default: diagnosis in the agent's folder, or in runs/played/<agent> for
+    one that is shipped or of the hub."""
 
     def check(self) -> None:
         """Raise :class:`UsageError` for values that cannot be measured with."""
@@ -97,14 +100,14 @@ def run(config: DiagnoseConfig) -> Path:
     from jowa.diagnose.report import diagnosis_document, print_tables, write_document
 
     config.check()
-    agent = Agent.load(config.agent, config.device, config.precision)
+    agent = Agent.from_pretrained(config.agent, None, config.device, config.precision)
     store = EpisodeStore.open(config.store)
     games = config.games or tuple(game for game in agent.tasks if game in store.games)
     if not games:
         raise UsageError(f"{config.store} holds none of the agent's games ({', '.join(agent.tasks) or 'none'})")
     check_store(store, games)
     plannings = {game: _planning(config, agent, game) for game in games}
-    out = config.out or config.agent / "diagnosis"
+    out = config.out or output_folder(config.agent) / "diagnosis"
     check_writable(out / "diagnosis.json")
     settings = Settings(
         config.episodes, config.moments, config.steps, config.rollouts, config.rollout_steps, config.repeats,
@@ -145,7 +148,7 @@ def _planning(config: DiagnoseConfig, agent: Agent, game: str) -> Planning:
 @command
 def main() -> None:
     """Entry point."""
-    run(parse_options(DiagnoseConfig, "python -m jowa.diagnose"))
+    run(parse_options(DiagnoseConfig, "python -m jowa.diagnose", first="agent"))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from jowa.data.store import EpisodeStore
 from jowa.draft.distill import Moments, Pairs, imagine_pairs, recorded_pairs, train_head
 from jowa.draft.measure import measure
 from jowa.errors import UsageError, command
+from jowa.hub import find_agent, output_folder
 from jowa.options import parse_options
 from jowa.progress import steps_progress
 
@@ -27,7 +28,9 @@ class DraftConfig:
     """
 
     agent: tyro.conf.Positional[Path]
-    """Folder of the agent; draft.safetensors is added to it."""
+    """Agent: its folder, demo (the one that comes with jowa), or owner/name on the Hugging Face hub;
+    also as --agent. draft.safetensors is added to the folder; of another agent, a copy with it is written to
+    runs/played/<agent>."""
     data: tyro.conf.Positional[Path]
     """Data set whose recorded moments the model imagines from."""
     games: tuple[str, ...] = ()
@@ -60,7 +63,7 @@ class DraftConfig:
 def run(config: DraftConfig) -> None:
     """Imagine, train, measure, save."""
     config.check()
-    agent = Agent.load(config.agent, config.device)
+    agent = Agent.from_pretrained(config.agent, None, config.device)
     store = EpisodeStore.open(config.data)
     games = config.games or tuple(game for game in agent.tasks if game in store.games)
     if not games:
@@ -98,8 +101,18 @@ def run(config: DraftConfig) -> None:
             )  # fmt: skip
         agent.add_draft_head(head)
         if not config.recorded:
-            agent.save_draft_head(config.agent)
+            _save(agent, config.agent)
     _report(agent, kept, f"held-out {'recorded' if config.recorded else 'imagined'} frames")
+
+
+def _save(agent: Agent, name: Path) -> None:
+    """Add the head to the agent's folder, or write all of it where that is not the user's."""
+    folder = output_folder(name)
+    if folder == find_agent(name):
+        agent.save_draft_head(folder)
+    else:
+        agent.save(folder)
+    print(f"draft head: {folder}")
 
 
 def _report(agent: Agent, kept: dict[str, Pairs], title: str) -> None:
@@ -117,7 +130,7 @@ def _report(agent: Agent, kept: dict[str, Pairs], title: str) -> None:
 @command
 def main() -> None:
     """Entry point."""
-    run(parse_options(DraftConfig, "python -m jowa.draft"))
+    run(parse_options(DraftConfig, "python -m jowa.draft", first="agent"))
 
 
 if __name__ == "__main__":

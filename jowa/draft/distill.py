@@ -15,6 +15,7 @@ from torch import Tensor
 
 from jowa.agent import Agent
 from jowa.data.store import EpisodeStore
+from jowa.data.subset import Table
 from jowa.errors import DataError, UsageError
 from jowa.games import get_game
 from jowa.planner import Context, DraftHead
@@ -44,13 +45,23 @@ class Moments:
         generator: np.random.Generator,
     ) -> Moments:  # fmt: skip
         """``count`` random moments of these episodes.  Raises :class:`DataError` if all are too short."""
-        infos = [info for info in (store.episode(game, index) for index in episodes) if info.length >= context]
-        if not infos:
-            raise DataError(f"{game} has no episode of {context} steps among the {len(episodes)} chosen: record more")
-        weights = np.array([info.length - context + 1 for info in infos], dtype=np.float64)
+        infos = [store.episode(game, index) for index in episodes]
+        table = {name: np.array([getattr(info, name) for info in infos]) for name in ("offset", "length")}
+        return cls.draw_from(store, game, table, context, count, generator)
+
+    @classmethod
+    def draw_from(
+        cls, store: EpisodeStore, game: str, table: Table, context: int, count: int, generator: np.random.Generator
+    ) -> Moments:
+        """The same, of the episodes in ``table``, as far as its lengths say: of :func:`draw_transitions`, say."""
+        offsets, lengths = (table[name][table["length"] >= context] for name in ("offset", "length"))
+        if not len(offsets):
+            chosen = len(table["length"])
+            raise DataError(f"{game} has no episode of {context} steps among the {chosen} chosen: record more")
+        weights = (lengths - context + 1).astype(np.float64)
         frames, actions = [], []
-        for at in generator.choice(len(infos), size=count, p=weights / weights.sum()):
-            first = infos[at].offset + int(generator.integers(infos[at].length - context + 1))
+        for at in generator.choice(len(offsets), size=count, p=weights / weights.sum()):
+            first = int(offsets[at]) + int(generator.integers(lengths[at] - context + 1))
             seen, taken, _ = store.read(game, first, first + context)
             frames.append(seen)
             actions.append(taken.astype(np.int64))

@@ -44,10 +44,10 @@ class DreamVectorEnv(VectorEnv[NDArray[np.uint8], NDArray[np.int64], NDArray[Any
         full_action_space: bool = False,
         render_mode: str | None = None,
     ) -> None:
-        """``agent``: one in memory, or its folder.  ``context``: steps that each step is imagined from; None: the
-        agent's own.  ``sample``: draw from the model's distributions, or else take the most likely; frame tokens at
-        ``temperature``.  ``data``: a store whose recorded moments dreams begin at; None: they begin in the real game,
-        up to 30 random steps after its start.
+        """``agent``: one in memory, its folder, ``demo``, or its name on the Hugging Face hub.  ``context``: steps that
+        each step is imagined from; None: the agent's own.  ``sample``: draw from the model's distributions, or else
+        take the most likely; frame tokens at ``temperature``.  ``data``: a store whose recorded moments dreams begin
+        at; None: they begin in the real game, up to 30 random steps after its start.
 
         Raises :class:`UsageError` for a game, context or temperature that cannot be used.
         """
@@ -57,7 +57,7 @@ class DreamVectorEnv(VectorEnv[NDArray[np.uint8], NDArray[np.int64], NDArray[Any
             raise UsageError(f"render_mode is {render_mode!r}: expected None or 'rgb_array'")
         self.num_envs, self.max_steps, self.render_mode = num_envs, max_steps, render_mode
         self.game = get_game(game)
-        self.agent = agent if isinstance(agent, Agent) else Agent.load(agent)
+        self.agent = agent if isinstance(agent, Agent) else Agent.from_pretrained(agent)
         self.dreams = Dreams(self.agent, self.game.name, num_envs, context, sample, temperature)
         self._starts = Starts(self.game.name, data, self.dreams.context)
         self.actions: tuple[int, ...] = tuple(range(18)) if full_action_space else tuple(self.game.legal_actions)

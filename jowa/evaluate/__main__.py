@@ -1,4 +1,4 @@
-"""``python -m jowa.evaluate AGENT``: play real games and write the scores."""
+"""``python -m jowa.evaluate --agent AGENT``: play real games and write the scores."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from jowa.evaluate.play import Protocol, agent_player, get_protocol, noting, pla
 from jowa.evaluate.report import check_writable, results_document, score_table, write_results
 from jowa.evaluate.scores import GameScore, summarise
 from jowa.games import get_game
+from jowa.hub import DEMO, output_folder
 from jowa.options import parse_options
 from jowa.planner.plan import PlannerName
 from jowa.progress import steps_progress
@@ -27,8 +28,9 @@ from jowa.progress import steps_progress
 class EvaluateConfig:
     """Play real games with a trained agent and report its scores."""
 
-    agent: tyro.conf.Positional[Path]
-    """Folder of the agent."""
+    agent: tyro.conf.Positional[Path] = Path(DEMO)
+    """Agent: its folder, demo (the one that comes with jowa), or owner/name on the Hugging Face hub;
+    also as --agent."""
     games: tuple[str, ...] = ()
     """Games, CamelCase; none: those that the agent was trained on."""
     episodes: int = 16
@@ -66,7 +68,8 @@ class EvaluateConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the computation; auto: bfloat16 on a GPU, float32 on a CPU."""
     out: Path | None = None
-    """JSON file to write; default: evaluation-<planner>-<protocol>.json in the agent's folder."""
+    """JSON file to write; default: evaluation-<planner>-<protocol>.json in the agent's folder, or in
+    runs/played/<agent> for one that is shipped or of the hub."""
 
     def check(self) -> None:
         """Raise :class:`UsageError` for values that cannot be played with."""
@@ -84,13 +87,13 @@ class EvaluateConfig:
 def evaluate(config: EvaluateConfig) -> None:
     """Play, print the table, write the JSON."""
     config.check()
-    agent = Agent.load(config.agent, config.device, config.precision)
+    agent = Agent.from_pretrained(config.agent, None, config.device, config.precision)
     games = config.games or tuple(agent.tasks)
     if not games:
         raise UsageError(f"{config.agent} names no games that it was trained on: choose some with --games")
     plannings = {game: planning_of(config, agent, game) for game in games}
     planner = next(iter(plannings.values())).planner
-    path = config.out or config.agent / f"evaluation-{planner.name}-{config.protocol}.json"
+    path = config.out or output_folder(config.agent) / f"evaluation-{planner.name}-{config.protocol}.json"
     check_writable(path)
     protocol = get_protocol(config.protocol)
     for game in sorted(set(games) - set(agent.tasks)):
@@ -141,7 +144,7 @@ def _play(config: EvaluateConfig, agent: Agent, plannings: dict[str, Planning], 
 @command
 def main() -> None:
     """Entry point."""
-    evaluate(parse_options(EvaluateConfig, "python -m jowa.evaluate"))
+    evaluate(parse_options(EvaluateConfig, "python -m jowa.evaluate", first="agent"))
 
 
 if __name__ == "__main__":

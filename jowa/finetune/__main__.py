@@ -11,7 +11,9 @@ from jowa.train.__main__ import run
 @command
 def main() -> None:
     """Entry point."""
-    options = parse_options(FinetuneConfig, "python -m jowa.finetune", description=FinetuneConfig.__doc__)
+    options = parse_options(
+        FinetuneConfig, "python -m jowa.finetune", first="agent", description=FinetuneConfig.__doc__
+    )
     try:
         run(options.training())
     except JowaError as error:

@@ -12,9 +12,10 @@ from typing import Literal
 
 import tyro
 
-from jowa.agent import read_sizes
+from jowa.agent_folder import read_sizes
 from jowa.config import ModelConfig, TokenizerConfig
 from jowa.games import get_game
+from jowa.hub import find_agent
 from jowa.model.objective import ObjectiveConfig
 from jowa.tokenizer.losses import WEIGHT_FREE, TokenizerLossConfig
 from jowa.train.checks import check_config
@@ -63,7 +64,8 @@ class FinetuneConfig:
     """Fine-tune an agent on few transitions of one game, then play it."""
 
     agent: tyro.conf.Positional[Path]
-    """Agent folder to start from; it stays as it is."""
+    """Agent: its folder, demo (the one that comes with jowa), or owner/name on the Hugging Face hub;
+    also as --agent. It is what to start from, and stays as it is."""
     game: str
     """Game to train on, CamelCase as in DQN-Replay."""
     data: Path
@@ -121,6 +123,8 @@ class FinetuneConfig:
     """Only say what the run would take: parameters, arithmetic, memory by microbatches, days.  Writes nothing."""
     dry_run_gpu: Literal["H200", "H100", "A100"] = "H200"
     """The GPU for which ``dry_run`` reckons."""
+    dry_run_gpus: int = 1
+    """How many of them, as ``parallel.strategy`` would spread the run."""
     profile_steps: int = 0
     """Steps to profile, after a warm-up: where their time goes is printed, and traces for Chrome are written to
     ``out``/profile; 0: none."""
@@ -140,7 +144,8 @@ class FinetuneConfig:
         no agent.
         """
         get_game(self.game)
-        config = self._training(*read_sizes(self.agent)[:2])
+        folder = find_agent(self.agent)
+        config = replace(self, agent=folder)._training(*read_sizes(folder)[:2])
         check_config(config)
         return config
 
@@ -157,6 +162,7 @@ class FinetuneConfig:
             restart=self.restart,
             dry_run=self.dry_run,
             dry_run_gpu=self.dry_run_gpu,
+            dry_run_gpus=self.dry_run_gpus,
             profile_steps=self.profile_steps,
             start_from=self.agent,
             from_scratch=self.from_scratch,

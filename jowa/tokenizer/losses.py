@@ -25,7 +25,9 @@ class TokenizerLossConfig:
     """Weight of the mean squared error of pixels in [-1, 1], which needs no pretrained weights; 0 as published.  It
     makes a lost ball dear: an error of 1 costs it as much as 100 errors of 0.1."""
     codebook: Literal["gradient", "ema"] = "gradient"
-    """How codes follow the latents: ``gradient`` (a loss term, as published) or ``ema`` (moving averages)."""
+    """How codes follow the latents: ``gradient`` (a loss term, as published) or ``ema`` (moving averages).
+    An agent keeps its codes without their averages: a run that starts from one, and trains its tokenizer on, is refused
+    with ``ema``."""
     ema_decay: float = 0.99
     """Share of a code's moving average that a step keeps (``ema`` only)."""
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 
 from jowa.errors import command
+from jowa.hub import find_agent
 from jowa.options import parse_options
 from jowa.train.checks import check_config, check_split
 from jowa.train.config import TrainConfig
@@ -27,8 +29,17 @@ def preset_named_in(arguments: list[str]) -> str:
     return "tiny"
 
 
+def with_folders(config: TrainConfig) -> TrainConfig:
+    """``config`` with the folders of the agents that it names."""
+    tokenizer_from, start_from = (
+        None if name is None else find_agent(name) for name in (config.tokenizer_from, config.start_from)
+    )
+    return replace(config, tokenizer_from=tokenizer_from, start_from=start_from)
+
+
 def run(config: TrainConfig) -> None:
     """The whole path for ``config``; what an earlier run finished is reused."""
+    config = with_folders(config)
     check_config(config)
     if config.dry_run:
         show(config)

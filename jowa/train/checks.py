@@ -11,7 +11,7 @@ from jowa.train.config import TrainConfig
 
 LEAST = {
     "seed": 0, "checkpoint.every": 1, "checkpoint.keep": 1, "log_every": 1, "data.record_steps": 0,
-    "data.segment_stride": 1, "profile_steps": 0,
+    "data.segment_stride": 1, "profile_steps": 0, "dry_run_gpus": 1,
     "tokenizer_loss.perceptual_weight": 0, "tokenizer_loss.square_weight": 0, "tokenizer_loss.ema_decay": 0,
     "stage1.steps": 0, "stage1.batch_size": 1, "stage1.tokenizer_batch": 1, "stage1.world_from": 0,
     "stage1.tokenizer_learning_rate": 0, "stage1.learning_rate": 0, "stage1.motion_weight": 0,

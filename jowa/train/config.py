@@ -214,14 +214,16 @@ class TrainConfig:
     """Only say what the run would take: parameters, arithmetic, memory by microbatches, days.  Writes nothing."""
     dry_run_gpu: Literal["H200", "H100", "A100"] = "H200"
     """The GPU for which ``dry_run`` reckons."""
+    dry_run_gpus: int = 1
+    """How many of them, as ``parallel.strategy`` would spread the run."""
     profile_steps: int = 0
     """Steps of each stage to profile, after a warm-up: where their time goes is printed, and traces for Chrome are
     written to ``out``/profile; 0: none."""
     tokenizer_from: Path | None = None
-    """Agent folder whose tokenizer is used as it is; stage 1 then trains the world model alone, on tokens.  Its sizes
-    must be those of ``tokenizer``."""
+    """Agent (folder, demo, owner/name on the hub) whose tokenizer is used as it is; stage 1 then trains the world model
+    alone, on tokens.  Its sizes must be those of ``tokenizer``."""
     start_from: Path | None = None
-    """Agent folder whose tokenizer and model the run starts from; their sizes must be those of ``tokenizer`` and
+    """Agent (likewise) whose tokenizer and model the run starts from; their sizes must be those of ``tokenizer`` and
     ``model``.  Its games keep their task ids, and a new game trains under the id that the agent plays it under."""
     from_scratch: bool = False
     """Take the task ids of ``start_from`` but not its weights: the same run without pretraining, to compare with."""

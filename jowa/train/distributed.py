@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed
@@ -21,6 +23,10 @@ from jowa.errors import UsageError
 PATIENCE = timedelta(days=7)
 """How long a barrier waits: the main process may record for hours meanwhile.  ``torchrun`` ends the others
 when one fails, so nobody waits in vain."""
+
+_OPTIONS = inspect.signature(DistributedDataParallel).parameters
+NO_SYNC: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in _OPTIONS else "broadcast_buffers": False}
+"""Tells a wrapper to copy no buffers before a forward pass; torch 2.13 has a new name for it, and warns of the old."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Place:
         if self.world == 1 or isinstance(module, FSDPModule) or not any(p.requires_grad for p in module.parameters()):
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
+        return DistributedDataParallel(module, device_ids=ids, **NO_SYNC)
 
     @contextmanager
     def synchronised(self, wrapped: nn.Module, last: bool) -> Iterator[None]:

@@ -12,6 +12,7 @@ from jowa.config import TOKENS_PER_STEP
 from jowa.devices import choose_device, choose_precision, device_name, precision_name
 from jowa.model import WorldActionModel
 from jowa.tokenizer import Tokenizer
+from jowa.train.checks import check_split
 from jowa.train.config import TrainConfig
 from jowa.train.flops import measured_ceiling, model_flops_per_step
 from jowa.train.memory import ROOM, ParameterCounts, stage_bytes
@@ -35,7 +36,8 @@ DAY = 86_400.0
 
 
 def show(config: TrainConfig) -> None:
-    """Print the tables."""
+    """Print the tables.  Raises :class:`UsageError` for batches that do not divide among the GPUs."""
+    check_split(config, config.dry_run_gpus)
     console = Console()
     tokenizer, model = networks(config)
     device = choose_device(config.device)
@@ -47,7 +49,7 @@ def show(config: TrainConfig) -> None:
     console.print(
         f"Days are steps x operations / ({ASSUMED_UTILISATION:.0%} of the rate). That share is an assumption: a run "
         "shows what it reaches. The rate of this machine was measured just now, a GPU's is its maker's. Evaluation, "
-        "checkpoints and the tokenizer's perceptual term are not counted.",
+        "checkpoints, imagined segments, traffic between GPUs and the tokenizer's perceptual term are not counted.",
         soft_wrap=True,
     )
 
@@ -79,21 +81,27 @@ def parameter_table(tokenizer: Tokenizer, model: WorldActionModel) -> Table:
     return table
 
 
+def stage_steps(config: TrainConfig) -> dict[int, int]:
+    """The stages that have steps, and how many."""
+    return {stage: steps for stage, steps in ((1, config.stage1.steps), (2, config.stage2.steps)) if steps}
+
+
 def time_table(config: TrainConfig, here: str, ceiling: float) -> Table:
-    """Operations and tokens of a step by stage, and days on one GPU and here."""
-    table = Table("", title="arithmetic and time on one device")
-    for stage in (1, 2):
+    """Operations and tokens of a step by stage, and days on the GPUs and here."""
+    table = Table("", title="arithmetic and time")
+    steps, gpus = stage_steps(config), config.dry_run_gpus
+    for stage in steps:
         table.add_column(f"stage {stage}", justify="right")
-    steps = {1: config.stage1.steps, 2: config.stage2.steps}
     batches = {1: config.stage1.batch_size, 2: config.stage2.batch_size}
     operations = {stage: model_flops_per_step(config, stage) for stage in steps}
-    tokens = {stage: batch * config.data.segment_length * TOKENS_PER_STEP for stage, batch in batches.items()}
+    tokens = {stage: batches[stage] * config.data.segment_length * TOKENS_PER_STEP for stage in steps}
     rows = {
         "steps": {stage: f"{count:,}" for stage, count in steps.items()},
         "tokens a step": {stage: f"{count:,}" for stage, count in tokens.items()},
         "model TFLOP a step": {stage: f"{count / 1e12:.4g}" for stage, count in operations.items()},
     }
-    for name, rate in ((config.dry_run_gpu, GPUS[config.dry_run_gpu].rate), (here, ceiling)):
+    named = config.dry_run_gpu if gpus == 1 else f"{gpus} x {config.dry_run_gpu}"
+    for name, rate in ((named, gpus * GPUS[config.dry_run_gpu].rate), (here, ceiling)):
         seconds = {stage: count / (rate * ASSUMED_UTILISATION) for stage, count in operations.items()}
         rows[f"{name}: TFLOP/s at most"] = dict.fromkeys(steps, f"{rate / 1e12:.4g}")
         rows["  seconds a step"] = {stage: f"{value:.3g}" for stage, value in seconds.items()}
@@ -107,32 +115,34 @@ def time_table(config: TrainConfig, here: str, ceiling: float) -> Table:
 
 
 def memory_table(config: TrainConfig, counts: ParameterCounts) -> Table:
-    """Memory on the named GPU by microbatches; the fewest that fit are marked."""
-    gpu = GPUS[config.dry_run_gpu]
+    """Memory on each of the named GPUs by microbatches; the fewest that fit are marked."""
+    gpu, gpus, stages = GPUS[config.dry_run_gpu], config.dry_run_gpus, list(stage_steps(config))
     item = 4 if config.precision == "float32" else 2
     recompute = ", activations recomputed" if config.parallel.checkpoint_activations else ""
+    spread = f" of {gpus}, {config.parallel.strategy}" if gpus > 1 else ""
     table = Table(
-        title=f"memory of one {config.dry_run_gpu} ({gpu.memory / 1e9:.0f} GB), estimated, "
+        title=f"memory of one {config.dry_run_gpu} ({gpu.memory / 1e9:.0f} GB){spread}, estimated, "
         f"{'float32' if item == 4 else 'bfloat16'}{recompute}"
     )
-    for name in ("microbatches", "segments in each", "stage 1, GB", "stage 2, GB", ""):
+    for name in ("microbatches", "segments in each", *(f"stage {stage}, GB" for stage in stages), ""):
         table.add_column(name, justify="right" if name else "left")
     fewest = 0
     for pieces in divisors(config):
-        needed = [stage_bytes(config, stage, counts, pieces, item) for stage in (1, 2)]
+        needed = [stage_bytes(config, stage, counts, pieces, item, gpus) for stage in stages]
         fits = max(needed) <= ROOM * gpu.memory
         fewest = fewest or (pieces if fits else 0)
-        segments = f"{config.stage2.batch_size // pieces}"
+        batches = {1: config.stage1.batch_size, 2: config.stage2.batch_size}
+        segments = f"{batches[max(stages)] // pieces}"
         table.add_row(str(pieces), segments, *(f"{bytes_ / 1e9:.1f}" for bytes_ in needed), "fits" if fits else "")
-    few, many = "fewest that fit: --parallel.microbatches", "none fits: --parallel.checkpoint-activations, several GPUs"
+    few, many = "fewest that fit: --parallel.microbatches", "none fits: --parallel.checkpoint-activations, more GPUs"
     table.caption = f"{few} {fewest}" if fewest else many
     return table
 
 
 def divisors(config: TrainConfig) -> list[int]:
-    """Numbers of microbatches into which every batch can be cut: powers of two, as far as they go."""
+    """Numbers of microbatches into which every batch can be cut: that of the GPUs, times powers of two."""
     batches = (
         config.stage1.tokenizer_batch // config.data.segment_length, config.stage1.batch_size, config.stage2.batch_size,
     )  # fmt: skip
-    powers = (2**power for power in range(max(batches).bit_length()))
-    return [pieces for pieces in powers if all(batch % pieces == 0 for batch in batches)]
+    several = (config.dry_run_gpus * 2**power for power in range(max(batches).bit_length()))
+    return [pieces for pieces in several if all(batch % pieces == 0 < batch for batch in batches)]

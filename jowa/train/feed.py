@@ -27,13 +27,12 @@ from jowa.progress import LINE_EVERY
 from jowa.tokenizer import Tokenizer
 from jowa.tokenizer.dataset import encode_missing, encoder
 from jowa.tokenizer.local import PATCH
+from jowa.tokenizer.quality import MOVED
 from jowa.train.config import TrainConfig
 from jowa.train.distributed import Place
 from jowa.train.start import task_ids
 from jowa.types import Batch, Segments
 
-MOVED = 24
-"""Grey levels by which a pixel must change between two steps to count as moving."""
 AHEAD = 2
 """Batches that are read while a GPU computes.  A CPU that computes has no time to spare: there it reads in between."""
 

@@ -22,17 +22,26 @@ from jowa.train.config import TrainConfig
 def model_flops_per_step(config: TrainConfig, stage: int) -> int:
     """Operations of one optimizer step of ``stage`` over the whole batch, all processes together.
 
-    Stage 1: of a step in which the world model trains too; without the tokenizer's perceptual term.
+    Stage 1: of a step in which the world model trains too; without the tokenizer's perceptual term.  Imagined segments
+    are not counted.
     """
     length = config.data.segment_length
     if stage == 2:
-        return config.stage2.batch_size * critic_flops(config.model, length, config.objective.detach_q)
-    world = config.stage1.batch_size * world_flops(config.model, length)
-    if config.tokenizer_from is not None:
-        return world
-    tokenizer = config.tokenizer
-    frames = config.stage1.tokenizer_batch // length * length
-    return world + frames * tokenizer_flops(tokenizer) + config.stage1.batch_size * length * encoding_flops(tokenizer)
+        segments = config.stage2.batch_size
+        operations = segments * critic_flops(config.model, length, config.objective.detach_q)
+    else:
+        segments = config.stage1.batch_size
+        operations = segments * world_flops(config.model, length)
+    if trains_tokenizer(config, stage):
+        frames = config.stage1.tokenizer_batch // length * length
+        operations += frames * tokenizer_flops(config.tokenizer)
+        operations += segments * length * encoding_flops(config.tokenizer)  # by the tokenizer of the moment
+    return operations
+
+
+def trains_tokenizer(config: TrainConfig, stage: int) -> bool:
+    """Whether the tokenizer trains in ``stage``."""
+    return config.stage2.train_tokenizer if stage == 2 else config.tokenizer_from is None
 
 
 def world_flops(config: ModelConfig, length: int, pairs: int | None = None) -> int:

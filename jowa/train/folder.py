@@ -29,7 +29,7 @@ CHECKPOINTS, SETTINGS, RESULTS, AGENT, PICTURE, METRICS = (
 
 FREE = frozenset({
     "out", "device", "checkpoint", "log_every", "restart", "parallel", "health", "draft", "evaluation", "dry_run",
-    "dry_run_gpu", "profile_steps",
+    "dry_run_gpu", "dry_run_gpus", "profile_steps",
 })  # fmt: skip
 """Settings that may differ from those a run began with: they bear on speed, memory and what is written.  (Other
 microbatches draw other dropout.)"""

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from jowa.model import WorldActionModel
@@ -36,10 +38,9 @@ class Imaginer:
 
         Half of every piece and not of the whole, so that microbatches, and processes, hold alike.
         """
-        imagined = torch.zeros(len(batch.actions), dtype=torch.bool, device=batch.actions.device)
-        for piece in pieces:
-            imagined[piece.start + (piece.stop - piece.start + 1) // 2 : piece.stop] = True
-        rows = imagined.nonzero().flatten()
+        halves = [range(piece.start + (piece.stop - piece.start + 1) // 2, piece.stop) for piece in pieces]
+        rows = torch.tensor([row for half in halves for row in half], device=batch.actions.device)
+        imagined = torch.zeros(len(batch.actions), dtype=torch.bool, device=rows.device).index_fill(0, rows, True)
         made = self.segments(batch.rows(rows))
         values = {}
         for name in ("tokens", "actions", "rewards", "ends", "mask"):
@@ -56,7 +57,8 @@ class Imaginer:
         them by the model.  Right-padded, and masked after an end.
         """
         assert batch.tokens is not None, "tokenise the batch before imagining from it"
-        lengths = batch.mask.sum(1).clamp(1, batch.actions.shape[1] - self.horizon)
+        longest = batch.actions.shape[1] - self.horizon
+        lengths = batch.mask.sum(1).clamp(1, longest)
         steps = torch.arange(batch.actions.shape[1], device=lengths.device)
         kept = steps < lengths[:, None] - 1
         tokens = batch.tokens.masked_fill(steps[:, None] >= lengths[:, None, None], 0)
@@ -64,7 +66,6 @@ class Imaginer:
         rewards = batch.rewards.masked_fill(~kept, 0)
         # A context is cut before its last action, so no recorded end is among the steps it keeps.
         ends = torch.zeros_like(batch.ends)
-        longest = int(lengths.max())
         with self._thinking():
             context = Context(tokens[:, :longest], actions[:, :longest], lengths, batch.tasks, batch.legal)
             plan = self.planner.plan(context, keep_frames=True)
@@ -110,21 +111,28 @@ class Imaginer:
 def _follow(plan: Plan, lengths: Tensor, tokens: Tensor, actions: Tensor, rewards: Tensor, ends: Tensor) -> Tensor:
     """Write the best plan of each root behind its context of ``lengths`` int64 (B,) frames.
 
-    Returns how many frames it imagined, int64 (B,).
+    Returns how many frames it imagined, int64 (B,).  The plans are on the host; what they say crosses to the device in
+    a few copies, whatever their number.
     """
     assert plan.frames is not None
-    columns = [plan.nodes[name].tolist() for name in ("root", "parent", "action", "reward", "ended")]
-    nodes = list(zip(*columns, strict=True))
+    nodes = zip(*(plan.nodes[name].tolist() for name in ("root", "parent", "action")), strict=True)
     # A node is found by what it follows, the root counted as -1 - r, and its action.
-    children = {(parent if parent >= 0 else -1 - root, action): i for i, (root, parent, action, *_) in enumerate(nodes)}
-    count = torch.zeros_like(lengths)
+    children = {(parent if parent >= 0 else -1 - root, action): i for i, (root, parent, action) in enumerate(nodes)}
+    taken: list[tuple[int, int, int]] = []
     for root, (length, path) in enumerate(zip(lengths.tolist(), plan.candidate_actions[:, 0].tolist(), strict=True)):
         node = -1 - root
         for step, action in enumerate(path, start=length - 1):
             if action < 0:  # the plan ended the game before its horizon
                 break
             node = children[node, action]
-            actions[root, step], rewards[root, step], ends[root, step] = action, nodes[node][3], nodes[node][4]
-            tokens[root, step + 1] = torch.from_numpy(plan.frames[node].astype(np.int64)).to(tokens.device)
-            count[root] += 1
-    return count
+            taken.append((root, step, node))
+    roots, steps, chosen = np.array(taken, dtype=np.int64).reshape(-1, 3).T
+
+    def there(values: NDArray[Any], dtype: torch.dtype) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(tokens.device, dtype)
+
+    row, step_of = there(roots, torch.int64), there(steps, torch.int64)
+    for values, name in ((actions, "action"), (rewards, "reward"), (ends, "ended")):
+        values[row, step_of] = there(plan.nodes[name][chosen], values.dtype)
+    tokens[row, step_of + 1] = there(plan.frames[chosen].astype(np.int64), tokens.dtype)
+    return there(np.bincount(roots, minlength=len(lengths)), lengths.dtype)

@@ -16,6 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from jowa.config import FRAME_SIZE, TOKENS_PER_FRAME, TOKENS_PER_STEP, ModelConfig, TokenizerConfig
 from jowa.tokenizer import Tokenizer
 from jowa.train.config import TrainConfig
+from jowa.train.flops import trains_tokenizer
 
 WEIGHT, GRADIENT, ADAM = 4, 4, 8
 """Bytes a parameter: float32, and two float32 moments."""
@@ -79,24 +80,44 @@ def frame_bytes(config: TokenizerConfig) -> int:
     return sum(size for key, size in kept.items() if key not in weights)
 
 
-def stage_bytes(config: TrainConfig, stage: int, counts: ParameterCounts, pieces: int, item: int) -> float:
-    """Bytes on one device that trains ``config`` alone, with its batch cut into ``pieces`` microbatches.
+def stage_bytes(
+    config: TrainConfig, stage: int, counts: ParameterCounts, pieces: int, item: int, devices: int = 1
+) -> float:
+    """Bytes on each of ``devices`` that train ``config``, with its batch cut into ``pieces`` microbatches over all.
 
     ``item`` as for :func:`segment_bytes`.  Weights, gradients and Adam's moments; the 16-bit copies of weights that
-    autocast keeps; what a microbatch keeps, and its logits while the loss is differentiated.
+    autocast keeps; what a microbatch keeps, and its logits while the loss is differentiated.  With several devices,
+    ``ddp`` keeps the gradients once more, in what it sends; ``fsdp`` divides weights, gradients and moments of the
+    model, not of the tokenizer, and holds what it computes with whole.
     """
     length, model = config.data.segment_length, config.model
     trained = counts.world + (counts.q_head if stage == 2 else 0)
-    weights = counts.world + 2 * counts.q_head + counts.tokenizer
+    fixed = (counts.world + 2 * counts.q_head) * WEIGHT + trained * (GRADIENT + ADAM)
+    sharded = devices > 1 and config.parallel.strategy == "fsdp"
+    buckets = GRADIENT if devices > 1 else 0
+    if sharded:
+        fixed = fixed // devices + gathered_bytes(model, counts)
+    else:
+        fixed += trained * buckets
     copies = trained * item if item < WEIGHT else 0
+    fixed += counts.tokenizer * WEIGHT + copies
     kept = segment_bytes(model, length, item, config.parallel.checkpoint_activations)
     # Twice more than what is kept of them: as they came out, and as a gradient.
     kept += length * TOKENS_PER_FRAME * model.vocab_size * (item + 4)
     batch = config.stage2.batch_size if stage == 2 else config.stage1.batch_size
     activations = kept * batch / pieces
-    if stage == 1 and config.tokenizer_from is None:
-        trained += counts.tokenizer
+    if trains_tokenizer(config, stage):
+        fixed += counts.tokenizer * (GRADIENT + ADAM + buckets)
         # Convolutions read 16 bits where autocast is on, norms float32: about half and half.
         frames = frame_bytes(config.tokenizer) * (item + WEIGHT) / (2 * WEIGHT)
         activations = max(activations, frames * config.stage1.tokenizer_batch / pieces)
-    return weights * WEIGHT + trained * (GRADIENT + ADAM) + copies + activations + REST
+    return fixed + activations + REST
+
+
+def gathered_bytes(config: ModelConfig, counts: ParameterCounts) -> int:
+    """Bytes of whole weights that a sharded model holds at the worst moment: what is in no block all the time, and of
+    the blocks and Q heads the one at work and the next; with the gradients of what is at work."""
+    block = 12 * config.width**2 + 13 * config.width  # four projections and an MLP of 4 times the width, two norms
+    largest = max(block, counts.q_head)
+    rest = counts.world - config.layers * block
+    return (rest + 2 * largest) * WEIGHT + (rest + largest) * GRADIENT

@@ -14,6 +14,7 @@ from jowa.agent import Agent
 from jowa.data.record import RecordConfig, record
 from jowa.data.remote import remote_address
 from jowa.data.store import EpisodeStore
+from jowa.data.subset import draw_transitions
 from jowa.draft import Moments, Pairs, imagine_pairs, train_head
 from jowa.errors import CheckpointError, DataError, UsageError
 from jowa.files import atomic_write_text
@@ -93,8 +94,8 @@ def _train_draft_head(config: TrainConfig, agent: Agent) -> None:
     store = EpisodeStore.open(config.data.path)
     pairs = []
     for game in config.data.games:
-        episodes = range(store.num_episodes(game))
-        moments = Moments.draw(store, game, episodes, context, config.draft.moments, generator)
+        table = draw_transitions(store, game, config.data.transitions, config.seed)
+        moments = Moments.draw_from(store, game, table, context, config.draft.moments, generator)
         pairs.append(imagine_pairs(agent, moments, generator))
     with steps_progress("training the draft head", config.draft.steps, "steps") as advance:
         head = train_head(
@@ -180,15 +181,17 @@ def write_picture(config: TrainConfig, agent: Agent) -> Path:
 
 
 def draw_picture(config: TrainConfig, agent: Agent) -> Image.Image:
-    """Real and imagined frames of one recorded episode a game, side by side."""
+    """Real and imagined frames of one episode a game, of those that the run trains on, side by side."""
     store = EpisodeStore.open(config.data.path)
     # Positions behind the longest training segment were never trained: what is imagined there is noise.
     context = min(config.evaluation.context, config.data.segment_length - 1)
     chosen = []
     for game in config.data.games:
-        infos = store.episodes(game)
-        best = int(np.argmax([info.score for info in infos]))
-        start = min(max(infos[best].length // 3, context - 1), infos[best].length - PICTURE_STEPS - 1)
+        table = draw_transitions(store, game, config.data.transitions, config.seed)
+        best = int(np.argmax(table["score"]))
+        length = int(table["length"][best])
+        start = min(max(length // 3, context - 1), length - PICTURE_STEPS - 1)
         if start >= context - 1:
-            chosen.append((store.read_episode(game, best), start))
+            number = int(np.searchsorted(store.table(game)["offset"], table["offset"][best]))
+            chosen.append((store.read_episode(game, number), start))
     return rollout_picture(agent, chosen, context, PICTURE_STEPS)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from jowa.agent import Agent, Planning, read_sizes
+from jowa.agent import Agent, Planning
+from jowa.agent_folder import read_sizes
 from jowa.devices import choose_precision
 from jowa.errors import UsageError
 from jowa.games import get_game, task_id

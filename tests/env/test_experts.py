@@ -147,8 +147,8 @@ def test_a_trained_agent_plays_through_the_same_verbs(monkeypatch, kind: str, pl
         planning = SimpleNamespace(context=8, planner=PlannerConfig("beam", 5))
 
         @classmethod
-        def load(cls, path: str):
-            calls.append(("load", path))
+        def from_pretrained(cls, name: str):
+            calls.append(("found", name))
             return cls()
 
         def player(self, games, planner, context):
@@ -161,7 +161,7 @@ def test_a_trained_agent_plays_through_the_same_verbs(monkeypatch, kind: str, pl
     policy = make_policy(f"{kind}:/some/folder", "Pong")
     policy.reset(9)
     assert policy.act(np.zeros((84, 84), np.uint8), AtariEnv("Pong")) == 3
-    assert calls == [("load", "/some/folder"), ("player", ["Pong"], planner, 5, 8), ("reset", 0), ("took", [0], [3])]
+    assert calls == [("found", "/some/folder"), ("player", ["Pong"], planner, 5, 8), ("reset", 0), ("took", [0], [3])]
 
 
 def test_fold_bounces_between_walls() -> None:

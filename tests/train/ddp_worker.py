@@ -35,7 +35,7 @@ def main(settings: Path, out: Path) -> None:
 
         feed = Feed(wanted["config"], place)
         trainer.run(feed, watch)
-        found["padding"] = [int((~feed.tokens(step).mask).sum()) for step in range(8)]
+        found["padding"] = [int((~feed.pixels(step, stage=2).mask).sum()) for step in range(8)]
         found["state"] = {key: whole(value) for key, value in trainer._state().items() if key in ("tokenizer", "model")}
         found["held"] = sum(
             p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in trainer.model.parameters()

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,51 @@ def test_joint_gradients_of_two_processes_are_those_of_one(small_config: Any, tr
         assert torch.equal(gradients[1][name], gradients[2][name]), name
         assert_close(gradients[1][name], gradient)
     assert first["losses"][0] == pytest.approx(single["losses"][0], rel=1e-5)
+
+
+TOGETHER = {
+    "imagined segments": {
+        "stage1.steps": 0, "stage2.steps": 4, "stage2.imagined": "half", "stage2.imagined_from": 1,
+        "model.dropout": 0.0, "model.q_dropout": 0.0, "objective.conservative": "combo",
+    },
+    "a tokenizer that trains in stage 2": {
+        "stage1.steps": 0, "stage2.steps": 6, "stage2.train_tokenizer": True, "stage1.revive_every": 3,
+    },
+    "a codebook of moving averages": {"stage1.steps": 8, "stage2.steps": 1, "tokenizer_loss.codebook": "ema"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_two_processes_do_together_what_one_does(small_config: Any, train_on: Any, tmp_path: Path, name: str) -> None:
+    common = {
+        "parallel.microbatches": 2, "stage1.batch_size": 8, "stage2.batch_size": 8, "stage1.world_from": 0,
+        "optimizer.gradient_clip": 1e9, "checkpoint.every": 1000,
+    }  # fmt: skip
+    common |= TOGETHER[name]
+    single = train_on(small_config(common | {"out": tmp_path / "one"}), 1)[0]
+    first, second = train_on(small_config(common | {"out": tmp_path / "two"}), 2)
+    assert len(first["losses"]) == common["stage1.steps"] + common["stage2.steps"]
+    for step, (alone, both) in enumerate(zip(single["losses"], first["losses"], strict=True), start=1):
+        assert both == pytest.approx(alone, rel=2e-3, abs=1e-5), f"step {step}"
+    for part, state in first["state"].items():
+        for weight, value in state.items():
+            assert torch.equal(value, second["state"][part][weight]), f"the replicas drifted apart in {part}.{weight}"
+    found, expected = (rank["state"]["tokenizer"]["embedding.weight"] for rank in (first, single))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_wrapping_warns_of_nothing(process_environments: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a wrapper is told has another name since torch 2.13; buffers stay the process's own in either."""
+    for name, value in process_environments(1)[0].items():
+        monkeypatch.setenv(name, value)
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            wrapped = Place(0, 2, torch.device("cpu")).wrap(torch.nn.BatchNorm1d(2))
+        assert isinstance(wrapped, torch.nn.parallel.DistributedDataParallel) and not wrapped.broadcast_buffers
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow

@@ -15,10 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from jowa.config import PRESETS, ModelConfig, TokenizerConfig
+from jowa.errors import UsageError
 from jowa.kernels import native
 from jowa.model import WorldActionModel
 from jowa.model.objective import Objective, ObjectiveConfig
 from jowa.tokenizer import Tokenizer
+from jowa.train.dry_run import divisors, networks, parameter_counts, show, time_table
 from jowa.train.flops import (
     critic_flops,
     encoding_flops,
@@ -28,7 +30,7 @@ from jowa.train.flops import (
     utilisation,
     world_flops,
 )
-from jowa.train.memory import frame_bytes, segment_bytes, stage_bytes
+from jowa.train.memory import ParameterCounts, frame_bytes, gathered_bytes, segment_bytes, stage_bytes
 from jowa.train.presets import get_train_preset
 from jowa.types import Batch
 
@@ -102,6 +104,39 @@ def test_a_step_is_the_sum_of_its_parts() -> None:
     assert 6 * 88e6 * 512 * 296 < model_flops_per_step(config, 2) < 7 * 88e6 * 512 * 296
     parts = 512 * world_flops(config.model, 8) + 2048 * tokenizer_flops(config.tokenizer)
     assert model_flops_per_step(config, 1) == parts + 512 * 8 * encoding_flops(config.tokenizer)
+
+
+def test_a_tokenizer_that_trains_in_stage_2_is_counted() -> None:
+    """Its own batch forward and backward, and the encoding of the batch; time and memory alike."""
+    config = get_train_preset("150M")
+    tuned = dataclasses.replace(config, stage2=dataclasses.replace(config.stage2, train_tokenizer=True))
+    own = 2048 * tokenizer_flops(config.tokenizer) + 512 * 8 * encoding_flops(config.tokenizer)
+    assert model_flops_per_step(tuned, 2) == model_flops_per_step(config, 2) + own
+    counts = parameter_counts(*networks(config))
+    more = stage_bytes(tuned, 2, counts, 2048, 2) - stage_bytes(config, 2, counts, 2048, 2)
+    assert more >= 12 * counts.tokenizer
+    # Of many frames in one piece, what the tokenizer keeps is the most.
+    wide = dataclasses.replace(tuned, stage2=dataclasses.replace(tuned.stage2, batch_size=1))
+    frames = stage_bytes(wide, 2, counts, 1, 4) - stage_bytes(wide, 2, counts, 2, 4)
+    assert frames == pytest.approx(frame_bytes(config.tokenizer) * 2048 / 2)
+
+
+def test_shards_are_a_part_of_what_one_device_holds() -> None:
+    """FSDP divides weights, gradients and moments of the model; the tokenizer and what is at work stay whole."""
+    config = get_train_preset("400M")
+    sharded = dataclasses.replace(config, parallel=dataclasses.replace(config.parallel, strategy="fsdp"))
+    counts = parameter_counts(*networks(config))
+    model = (counts.world + 2 * counts.q_head) * 4 + (counts.world + counts.q_head) * 12
+    alone = stage_bytes(config, 2, counts, 16, 2)
+    assert stage_bytes(sharded, 2, counts, 16, 2) == alone
+    assert stage_bytes(config, 2, counts, 16, 2, devices=8) == alone + 4 * (counts.world + counts.q_head)
+    many = stage_bytes(sharded, 2, counts, 16, 2, devices=8)
+    assert alone - many == pytest.approx(model * 7 / 8 - gathered_bytes(config.model, counts))
+    assert 0 < gathered_bytes(config.model, counts) < model / 4
+    blocks = WorldActionModel(SMALL).transformer.blocks
+    block = sum(parameter.numel() for parameter in blocks[0].parameters())
+    narrow = ParameterCounts(0, SMALL.layers * block, 0)
+    assert gathered_bytes(SMALL, narrow) == 3 * 4 * block  # this one, the next, and a gradient
 
 
 def test_utilisation_is_the_share_of_what_was_measured() -> None:
@@ -178,9 +213,26 @@ def test_the_dry_run_says_what_it_takes_and_writes_nothing(command: Any, tmp_pat
     assert fewest and int(fewest[1]) == {"tiny": 1, "40M": 2, "70M": 2, "150M": 2, "400M": 4}[preset]
 
 
-def test_memory_falls_with_the_microbatches() -> None:
-    from jowa.train.dry_run import networks, parameter_counts
+def test_the_dry_run_of_fine_tuning_and_of_several_gpus(capsys: pytest.CaptureFixture[str]) -> None:
+    config = get_train_preset("150M")
+    config = dataclasses.replace(
+        config, dry_run_gpus=8, dry_run_gpu="H100", device="cpu", stage1=dataclasses.replace(config.stage1, steps=0),
+        parallel=dataclasses.replace(config.parallel, strategy="fsdp"),
+    )  # fmt: skip
+    show(config)
+    said = capsys.readouterr().out
+    assert "8 x H100" in said and "of 8, fsdp" in said and "stage 2" in said and "stage 1" not in said
+    assert divisors(config)[0] == 8
+    one, eight = (
+        time_table(dataclasses.replace(config, dry_run_gpus=gpus), "here", 1e12).columns[1]._cells for gpus in (1, 8)
+    )
+    days = 6
+    assert float(one[days]) == pytest.approx(8 * float(eight[days]), rel=0.01)
+    with pytest.raises(UsageError, match=r"3 process\(es\)"):
+        show(dataclasses.replace(config, dry_run_gpus=3))
 
+
+def test_memory_falls_with_the_microbatches() -> None:
     config = get_train_preset("150M")
     counts = parameter_counts(*networks(config))
     needed = [stage_bytes(config, 2, counts, pieces, 2) for pieces in (1, 2, 4)]

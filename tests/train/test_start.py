@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from jowa.agent import Agent
+from jowa.data.store import EpisodeStore
+from jowa.data.subset import draw_transitions
 from jowa.errors import UsageError
 from jowa.games import get_game
+from jowa.train import session
 from jowa.train.checkpoint import checkpoints, step_of
 from jowa.train.feed import Feed
 from jowa.train.loop import Trainer
@@ -34,6 +39,31 @@ def fine(small_config: Any, finished_run: Path) -> Any:
 def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     other = b.state_dict()
     return all(torch.equal(value, other[name]) for name, value in a.state_dict().items())
+
+
+def test_draft_head_and_picture_see_the_drawn_transitions_alone(fine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 49 recorded steps of Robotank, 30 are drawn."""
+    config, seen = fine(), []
+    store = EpisodeStore.open(config.data.path)
+    table = draw_transitions(store, "Robotank", 30, config.seed)
+    drawn = {row for o, n in zip(table["offset"], table["length"], strict=True) for row in range(o, o + n)}
+    assert len(drawn) == 30 < store.num_steps("Robotank")
+    agent, plain = Agent.load(config.start_from, "cpu"), EpisodeStore.read
+
+    def watched(self: EpisodeStore, game: str, start: int, stop: int) -> Any:
+        seen.extend(range(start, stop))
+        return plain(self, game, start, stop)
+
+    monkeypatch.setattr(EpisodeStore, "read", watched)
+    session._train_draft_head(replace(config, draft=replace(config.draft, moments=200, steps=1)), agent)
+    assert set(seen) <= drawn and len(set(seen)) > 20
+    monkeypatch.setattr(session, "rollout_picture", lambda agent, chosen, context, steps: (chosen, context, steps))
+    shown: Any = session.draw_picture(config, agent)
+    ((episode, start),), context, steps = shown
+    best = int(np.argmax(table["score"]))
+    first = table["offset"][best]
+    assert np.array_equal(episode.frames[:1], store.read_frames("Robotank", first, first + 1))
+    assert context - 1 <= start and start + steps < table["length"][best]
 
 
 def test_it_starts_with_the_agents_weights_and_both_parts_train(fine: Any, run_trainer: Any, alone: Any) -> None:

@@ -22,6 +22,7 @@ from jowa.games import PRETRAINING_GAMES
 from jowa.model.objective import ObjectiveConfig
 from jowa.train.checks import LEAST, MOST, check_config, check_split
 from jowa.train.config import StageTwoConfig, TrainConfig
+from jowa.train.flops import model_flops_per_step
 from jowa.train.presets import TRAIN_PRESETS, get_train_preset
 
 
@@ -49,6 +50,18 @@ def test_published_presets_have_the_papers_numbers(name: str) -> None:
     assert (model.num_atoms, model.v_min, model.v_max) == (51, -10.0, 30.0)
     tokenizer = config.tokenizer
     assert (tokenizer.encoder, tokenizer.vocab_size, tokenizer.code_dim) == ("published", 2048, 512)
+
+
+def test_looking_at_the_published_agents_takes_less_than_a_hundredth() -> None:
+    """As docs/training.md reckons it: decisions at a tenth of training's utilisation, while seven other GPUs wait."""
+    for name in ("40M", "70M", "150M", "400M"):
+        health, two = get_train_preset(name).health, get_train_preset(name).stage2
+        assert two.steps // health.evaluate_every == 3 and two.steps % health.evaluate_every == 0
+        assert (two.steps + 250_000) // health.picture_every == 7
+    config, decision = get_train_preset("150M"), 220e9
+    look = len(config.data.games) * health.evaluate_episodes * health.evaluate_steps * decision
+    assert 3 * look * 10 * 8 < 0.01 * model_flops_per_step(config, 2) * config.stage2.steps
+    assert get_train_preset("tiny").health.evaluate_every == 0
 
 
 @pytest.mark.parametrize("name", TRAIN_PRESETS)

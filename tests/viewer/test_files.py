@@ -18,10 +18,11 @@ from PyQt6.QtCore import Qt
 from PyQt6.QtWidgets import QDialog, QInputDialog, QLabel, QProgressDialog, QPushButton
 from pytestqt.qtbot import QtBot
 
+from jowa import hub
 from jowa.agent import Agent
 from jowa.errors import UsageError
-from jowa.viewer import agents, keep, theme
 from jowa.viewer import commands as told
+from jowa.viewer import keep, theme
 from jowa.viewer.events import Failed
 from jowa.viewer.files import FileDialogs
 from jowa.viewer.keep import Film
@@ -224,7 +225,7 @@ def test_an_agent_is_opened_by_name_or_shipped(
     open_window: Open, qtbot: QtBot, agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     agent.save(tmp_path / "shipped")
-    monkeypatch.setattr(agents, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(hub, "SHIPPED", tmp_path / "shipped")
     monkeypatch.setattr(QInputDialog, "getText", lambda *_: (" demo ", True))
     monkeypatch.chdir(tmp_path)
     assert last_agent(open_settings(tmp_path / "viewer.ini")) == "demo"
@@ -240,7 +241,7 @@ def test_an_agent_is_opened_by_name_or_shipped(
 def test_without_a_shipped_agent_nothing_offers_it(
     open_window: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agents, "SHIPPED", tmp_path / "nothing")
+    monkeypatch.setattr(hub, "SHIPPED", tmp_path / "nothing")
     window = open_window(None)
     assert not window.actions_["demo"].isEnabled() and "demo" not in window.empty.buttons
     monkeypatch.chdir(tmp_path)

@@ -129,7 +129,7 @@ class _AgentPolicy:
         # Late and by name: env stands below agent, and recording scripts must not import torch.
         from importlib import import_module
 
-        agent: Any = import_module("jowa.agent").Agent.load(path)
+        agent: Any = import_module("jowa.agent").Agent.from_pretrained(path)
         settings = replace(agent.planning.planner, name=planner)
         self._player: Any = agent.player([game], settings, agent.planning.context)
 
@@ -152,8 +152,8 @@ def make_policy(spec: str, game: str) -> Policy:
     ``random``: uniformly random legal actions.  ``expert``: the game's script.  ``expert:0.1``: the script,
     with a random legal action at 10% of the steps.  ``follower``, ``follower:0.1``: the same with the plainer
     script that a network imitates within minutes.  ``lookahead``, ``lookahead:0.1``: whoever tries plans in a
-    simulator, in any game.  ``agent:PATH``: the trained agent in the folder PATH, greedy in Q; ``agent-beam:PATH`` and
-    ``agent-mcts:PATH``: the same with planning.
+    simulator, in any game.  ``agent:NAME``: a trained agent (its folder, ``demo``, or ``owner/name`` on the hub),
+    greedy in Q; ``agent-beam:NAME`` and ``agent-mcts:NAME``: the same with planning.
     Raises :class:`UsageError` for another specification or a game without a script.
     """
     legal = get_game(game).legal_actions
@@ -166,14 +166,14 @@ def make_policy(spec: str, game: str) -> Policy:
         scripts = SCRIPTS[kind]
         if game not in scripts:
             raise UsageError(
-                f"{game} has no scripted {kind}, only {', '.join(scripts)} have: choose lookahead, random or agent:PATH"
+                f"{game} has no scripted {kind}, only {', '.join(scripts)} have: choose lookahead, random or agent:NAME"
             )
         return NoisyPolicy(ScriptedPlayer(scripts[game]()), _noise(spec, argument), legal)
     if kind == "lookahead":
         return NoisyPolicy(LookAhead(get_game(game)), _noise(spec, argument), legal)
     raise UsageError(
         f"unknown policy {spec!r}: expected random, expert, expert:NOISE (0 to 1), follower, follower:NOISE, "
-        "lookahead, lookahead:NOISE, agent:PATH, agent-beam:PATH or agent-mcts:PATH"
+        "lookahead, lookahead:NOISE, agent:NAME, agent-beam:NAME or agent-mcts:NAME"
     )
 
 
