@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
+    from jowa.agent import Agent
+    from jowa.planner import PlannerConfig
     from jowa.train.config import TrainConfig
     from jowa.types import Episode
 
@@ -87,6 +89,33 @@ def sprite_store(tmp_path_factory: pytest.TempPathFactory, make_sprite_episode: 
             for seed, length in enumerate((21, 13, 15)):
                 writer.append(make_sprite_episode(game, length, seed, terminal=seed != 1))
     return path
+
+
+@pytest.fixture(scope="session")
+def make_tiny_agent() -> Callable[..., Agent]:
+    """A very small agent with random weights, the same ones every time."""
+    import torch
+
+    from jowa.agent import Agent, Planning
+    from jowa.config import ModelConfig, TokenizerConfig
+    from jowa.model import WorldActionModel
+    from jowa.tokenizer import Tokenizer
+
+    def make(games: Sequence[str], planner: PlannerConfig, context_steps: int = 4) -> Agent:
+        from jowa.games import get_game
+
+        torch.manual_seed(0)
+        tokenizer = Tokenizer(TokenizerConfig("local", vocab_size=20, code_dim=8, channels=16))
+        sizes = {"layers": 2, "heads": 2, "width": 16, "q_width": 12, "q_ensemble": 2, "vocab_size": 20}
+        model = WorldActionModel(ModelConfig(**sizes, context_steps=context_steps))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim > 1:
+                    parameter.mul_(12)  # so that what is imagined depends on what was seen
+        tasks = {game: get_game(game).task_id for game in games}
+        return Agent(tokenizer, model, tasks, planning=Planning(planner, context=2))
+
+    return make
 
 
 def override(config: Any, changes: Mapping[str, Any]) -> Any:

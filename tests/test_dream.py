@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import gymnasium
@@ -13,29 +14,18 @@ import torch
 from gymnasium.utils.env_checker import check_env
 
 import jowa.dream
-from jowa.agent import Agent, Planning
-from jowa.config import ModelConfig, TokenizerConfig
+from jowa.agent import Agent
 from jowa.dream.world import Start
 from jowa.errors import NumericalError, UsageError
 from jowa.model import WorldActionModel
 from jowa.planner import Context, Imagination, PlannerConfig
-from jowa.tokenizer import Tokenizer
 
 GAME = "Pong"
 
 
 @pytest.fixture(scope="module")
-def agent() -> Agent:
-    torch.manual_seed(0)
-    tokenizer = Tokenizer(TokenizerConfig("local", vocab_size=20, code_dim=8, channels=16))
-    model = WorldActionModel(
-        ModelConfig(layers=2, heads=2, width=16, q_width=12, q_ensemble=2, vocab_size=20, context_steps=4)
-    )
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(12)  # so that what is imagined depends on what was seen
-    return Agent(tokenizer, model, {GAME: 39}, planning=Planning(PlannerConfig(), context=2))
+def agent(make_tiny_agent: Callable[..., Agent]) -> Agent:
+    return make_tiny_agent((GAME,), PlannerConfig())
 
 
 def dreams(agent: Agent, count: int, **settings: object) -> gymnasium.vector.VectorEnv:

@@ -46,6 +46,13 @@ class GoTo(Command):
 
 
 @dataclass(frozen=True)
+class Seek(Command):
+    """In a replay: show moment ``step`` of the recording, and pause; None: its last."""
+
+    step: int | None = None
+
+
+@dataclass(frozen=True)
 class Reset(Command):
     """Begin a new episode of what is being played; ``seed`` None: with the seed in use plus one."""
 

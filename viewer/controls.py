@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 
 from PyQt6.QtCore import QSignalBlocker, Qt
 from PyQt6.QtGui import QAction
 from PyQt6.QtWidgets import (
     QAbstractButton,
-    QButtonGroup,
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
     QHBoxLayout,
     QLabel,
+    QMenu,
     QPushButton,
     QSpinBox,
     QToolButton,
@@ -33,6 +34,8 @@ SPEEDS: tuple[tuple[str, float | None], ...] = (
     ("60 a second", 60.0), ("as fast as possible", None),
 )  # fmt: skip
 PLANNERS = (("none", "greedy"), ("beam", "beam search"), ("mcts", "MCTS"))
+BY_TAB = Qt.FocusPolicy.TabFocus
+"""Of buttons and lists: one that was clicked and kept the focus would take Space, which plays and pauses."""
 TRANSPORT = ("oldest", "back", "run", "step", "newest", "reset")
 
 
@@ -45,6 +48,8 @@ class Controls(QWidget):
         rows = QVBoxLayout(self)
         rows.setContentsMargins(0, 0, 0, 0)
         rows.setSpacing(theme.GAP)
+        self.fields: dict[str, QWidget] = {}
+        """What the menus can ask for by name: lists and numbers."""
         for row in (self._first_row(), self._second_row()):
             row.setSpacing(theme.GAP)
             rows.addLayout(row)
@@ -58,7 +63,6 @@ class Controls(QWidget):
 
     def _first_row(self) -> QHBoxLayout:
         row = QHBoxLayout()
-        self._modes = QButtonGroup(self)
         self.modes: dict[str, QPushButton] = {}
         segmented = QHBoxLayout()
         segmented.setSpacing(2)
@@ -67,8 +71,9 @@ class Controls(QWidget):
             button = self.modes[mode] = QPushButton(text.replace("&", ""))
             button.setCheckable(True)
             button.setToolTip(_tip(action))
+            button.setFocusPolicy(BY_TAB)
             button.clicked.connect(action.trigger)
-            self._modes.addButton(button)
+            button.clicked.connect(self._show_mode)  # a click checks it, but only the session changes the mode
             segmented.addWidget(button)
         row.addLayout(segmented)
         row.addSpacing(theme.MARGIN)
@@ -78,23 +83,26 @@ class Controls(QWidget):
             tool.setAccessibleName(self._actions[name].text().replace("&", ""))
             tool.setToolTip(_tip(self._actions[name]))
             tool.setFixedWidth(48 if name == "run" else 34)
-            tool.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+            tool.setFocusPolicy(BY_TAB)
             tool.clicked.connect(self._actions[name].trigger)
             row.addWidget(tool)
         row.addSpacing(theme.MARGIN)
         self.speed = self._combo("Speed", [text for text, _ in SPEEDS])
         self.speed.activated.connect(lambda index: self._send(told.SetSpeed(SPEEDS[index][1])))
-        row.addWidget(self._labelled("Speed", self.speed))
+        row.addWidget(self._labelled("speed", "Speed", self.speed))
         self.game = self._combo("Game", [game.name for game in GAMES])
         self.game.activated.connect(lambda index: self._send(told.SetGame(GAMES[index].name)))
-        row.addWidget(self._labelled("Game", self.game))
+        row.addWidget(self._labelled("game", "Game", self.game))
         row.addStretch(1)
         self.agent = QPushButton("Open agent…")
-        self.agent.setToolTip(_tip(self._actions["open_agent"]))
-        self.agent.clicked.connect(self._actions["open_agent"].trigger)
+        self.agent.setFocusPolicy(BY_TAB)
+        agents = QMenu(self.agent)
+        agents.addActions([self._actions[name] for name in ("open_agent", "name_agent", "demo")])
+        self.agent.setMenu(agents)
         row.addWidget(self.agent)
         self.record = QPushButton("● Record")
         self.record.setCheckable(True)
+        self.record.setFocusPolicy(BY_TAB)
         self.record.setToolTip(_tip(self._actions["record"]))
         self.record.clicked.connect(self._actions["record"].trigger)
         row.addWidget(self.record)
@@ -122,6 +130,7 @@ class Controls(QWidget):
         )
         self.ends = QCheckBox("Ends")
         self.ends.setToolTip(_tip(self._actions["ends"]))
+        self.ends.setFocusPolicy(BY_TAB)
         self.ends.clicked.connect(lambda on: self._send(told.SetPlanner.to(respect_ends=on)))
         self.context = self._spin("Context: steps of memory to plan from", 1, 32)
         self.context.valueChanged.connect(lambda value: self._send(told.SetContext(value)))
@@ -133,35 +142,37 @@ class Controls(QWidget):
         self.sticky.setToolTip("Sticky actions: chance that the console repeats an action, from the next episode on")
         self.sticky.setKeyboardTracking(False)
         self.sticky.valueChanged.connect(lambda value: self._send(told.SetSticky(value)))
-        for name, widget in (
-            ("Planner", self.planner), ("Width", self.width_), ("Horizon", self.horizon),
-            ("Sims", self.simulations), ("Time", self.time), ("", self.ends), ("Context", self.context),
-            ("Seed", self.seed), ("Sticky", self.sticky),
+        for name, words, widget in (
+            ("planner", "Planner", self.planner), ("width", "Width", self.width_), ("horizon", "Horizon", self.horizon),
+            ("simulations", "Sims", self.simulations), ("time", "Time", self.time), ("ends", "", self.ends),
+            ("context", "Context", self.context), ("seed", "Seed", self.seed), ("sticky", "Sticky", self.sticky),
         ):  # fmt: skip
-            row.addWidget(self._labelled(name, widget))
+            row.addWidget(self._labelled(name, words, widget))
         row.addStretch(1)
         return row
 
-    def _labelled(self, name: str, widget: QWidget) -> QWidget:
-        """A name before a field, both one widget, so that they move together."""
-        if not name:
+    def _labelled(self, name: str, words: str, widget: QWidget) -> QWidget:
+        """Words before a field, both one widget, so that they move together."""
+        if not words:
             return widget
+        self.fields[name] = widget
         box = QWidget()
         line = QHBoxLayout(box)
         line.setContentsMargins(0, 0, 0, 0)
         line.setSpacing(theme.UNIT)
-        label = QLabel(name)
+        label = QLabel(words)
         label.setProperty("role", "muted")
         label.setBuddy(widget)
         line.addWidget(label)
         line.addWidget(widget)
-        widget.setAccessibleName(name)
+        widget.setAccessibleName(words)
         return box
 
     def _combo(self, name: str, texts: list[str]) -> QComboBox:
         combo = QComboBox()
         combo.addItems(texts)
         combo.setToolTip(name)
+        combo.setFocusPolicy(BY_TAB)
         combo.setMaxVisibleItems(24)
         return combo
 
@@ -177,9 +188,34 @@ class Controls(QWidget):
         """Let every control show what is so, without sending it again."""
         self.state = state
         config = state.planner
-        blockers = [QSignalBlocker(widget) for widget in (
-            self.speed, self.game, self.planner, self.width_, self.horizon, self.simulations, self.time, self.ends,
-            self.context, self.seed, self.sticky)]  # fmt: skip
+        with ExitStack() as silent:
+            for widget in (self.ends, *self.fields.values()):
+                silent.enter_context(QSignalBlocker(widget))
+            self._show_values(state)
+        planning = config.name != "none"
+        self.width_.setEnabled(config.name == "beam")
+        self.simulations.setEnabled(config.name == "mcts")
+        for widget in (self.horizon, self.time, self.ends):
+            widget.setEnabled(planning)
+        self._show_mode()
+        run = self.transport["run"]
+        run.setIcon(icon("pause" if state.running else "run"))
+        run.setAccessibleName("Pause" if state.running else "Play")
+        buttons: list[QAbstractButton] = [*self.transport.values(), *self.modes.values()]
+        for button in buttons:
+            button.setEnabled(state.agent is not None)
+        for name, field in self.fields.items():
+            if action := self._actions.get(f"field_{name}"):
+                action.setEnabled(field.isEnabled())
+        self.agent.setText("Open agent…" if state.agent is None else agent_name(state.agent))
+        self.agent.setToolTip(f"{state.agent or 'No agent'}: open another (Ctrl+O)")
+
+    def _show_mode(self) -> None:
+        for mode, button in self.modes.items():  # no QButtonGroup: Tab would lead to one of them only
+            button.setChecked(mode == self.state.mode)
+
+    def _show_values(self, state: State) -> None:
+        config = state.planner
         self.speed.setCurrentIndex(speed_index(state.speed))
         self.game.setCurrentText(state.game)
         self.planner.setCurrentIndex([name for name, _ in PLANNERS].index(config.name))
@@ -189,26 +225,10 @@ class Controls(QWidget):
             (self.width_, config.width), (self.horizon, config.horizon), (self.simulations, config.simulations or 0),
             (self.time, round(config.milliseconds or 0)), (self.context, state.context), (self.seed, state.seed),
         ):  # fmt: skip
-            if not spin.hasFocus() or spin.value() != value:
+            if spin.value() != value:  # or what is being typed would be lost
                 spin.setValue(value)
         self.sticky.setValue(state.sticky)
         self.ends.setChecked(config.respect_ends)
-        del blockers
-        planning = config.name != "none"
-        self.width_.setEnabled(config.name == "beam")
-        self.simulations.setEnabled(config.name == "mcts")
-        for widget in (self.horizon, self.time, self.ends):
-            widget.setEnabled(planning)
-        self.modes[state.mode].setChecked(True)
-        run = self.transport["run"]
-        run.setIcon(icon("pause" if state.running else "run"))
-        run.setAccessibleName("Pause" if state.running else "Play")
-        buttons: list[QAbstractButton] = [*self.transport.values(), *self.modes.values()]
-        for button in buttons:
-            button.setEnabled(state.agent is not None)
-        name = "Open agent…" if state.agent is None else agent_name(state.agent)
-        self.agent.setText(name)
-        self.agent.setToolTip(f"{state.agent or 'No agent'}: open another (Ctrl+O)")
 
 
 def agent_name(source: str) -> str:

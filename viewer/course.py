@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,20 +9,19 @@ from typing import Any
 import numpy as np
 
 from jowa.agent import Agent
-from jowa.data.writer import EpisodeWriter
 from jowa.dream.world import Start
 from jowa.errors import UsageError
-from jowa.files import atomic_write_text
 from jowa.games import get_game
 from jowa.planner import PlannerConfig
-from jowa.types import Episode
 from jowa.viewer import commands as told
 from jowa.viewer.agents import load_agent
 from jowa.viewer.commands import Command
-from jowa.viewer.events import Distributions, Event, Moment, Notice, State, as_json
+from jowa.viewer.events import Distributions, Event, Moment, Notice, State
+from jowa.viewer.export import export_moment, save_episode
 from jowa.viewer.history import Course, History, Record, moment_of
 from jowa.viewer.mind import Mind, Thought
-from jowa.viewer.worlds import DreamWorld, Outcome, Packed, RealWorld, ReplayWorld, Sight
+from jowa.viewer.recording import ReplayWorld
+from jowa.viewer.worlds import DreamWorld, Outcome, Packed, RealWorld, Sight
 
 LONGEST_MEMORY = 32
 """Steps of tokens that a course carries; no model's context is longer."""
@@ -132,6 +130,7 @@ class Play:
         course.memory = (*course.memory, (record.thought.tokens, action))[-LONGEST_MEMORY:]
         course.step += 1
         course.score += outcome.reward
+        course.ended = outcome.ended
         self._sight = outcome.sight
         self._decide(milliseconds, outcome)
         if outcome.ended:
@@ -177,7 +176,13 @@ class Play:
 
     def look(self, steps: int) -> bool:
         """Show the moment so many steps from the one shown; False when that lies beyond the newest."""
-        if not len(self.history) or self._shown + steps > self.history.newest:
+        if not len(self.history):
+            return False
+        shown = self.history.get(self._shown)
+        if steps < 0 and shown.course is self._course and isinstance(shown.course.world, ReplayWorld):
+            self.seek(shown.step + steps)  # what lies before in a recording can be shown, remembered or not
+            return True
+        if self._shown + steps > self.history.newest:
             return False
         self.look_at(self._shown + steps)
         return True
@@ -186,6 +191,29 @@ class Play:
         """Show moment ``index``; None: the newest."""
         if len(self.history):
             self._shown = self.history.get(self.history.newest if index is None else index).index
+
+    def seek(self, step: int | None) -> None:
+        """In a replay: show moment ``step`` of the recording, or the nearest there is; None: the last.
+
+        What is remembered of a recording has no gaps: a moment elsewhere takes the place of all that was.
+        """
+        course = self._course
+        if self.mind is None or course is None or not isinstance(course.world, ReplayWorld):
+            raise UsageError("there is no recording to move in: open one with File, Open recording")
+        world = course.world
+        step = min(max(len(world) - 1 if step is None else step, 0), len(world) - 1)
+        index = self.history.newest - course.step + step
+        if self.history.oldest <= index <= self.history.newest and self.history.get(index).course is course:
+            self._shown = index
+            return
+        self.history.drop_course(course)
+        first = max(step - self.mind.longest_context, 0)
+        seen = self.mind.agent.encode(world.frames(first, step)).cpu().numpy() if step else ()
+        course.memory = tuple(zip(seen, world.actions[first:step].tolist(), strict=True))
+        course.step, course.score = step, float(world.rewards[:step].sum())
+        self._sight = world.go_to(step)
+        reward = float(world.rewards[step - 1]) if step else 0.0
+        self._decide(outcome=Outcome(self._sight, reward, step == len(world) - 1))
 
     def continue_from_shown(self) -> None:
         """Make the moment shown the newest: its world goes back to it, and what came later is dropped."""
@@ -200,7 +228,7 @@ class Play:
         course = self._course = record.course
         course.world.restore(record.saved)
         course.step, course.score, course.memory = record.step, record.score, record.thought.memory
-        course.episode = record.episode
+        course.episode, course.ended = record.episode, False
         record.taken = None
         self._sight = Sight(record.frame.array(), record.screen.array())
         if isinstance(course.world, RealWorld):
@@ -248,13 +276,12 @@ class Play:
             case told.OpenRecording(path, game, episode):
                 self._open(ReplayWorld(path, game, episode), f"{path.name}: episode {episode}")
             case told.SaveEpisode(path):
-                self._save(path)
+                self._emit(Notice(save_episode(self._real, path)))
+            case told.Seek(step):
+                self.tell(running=False)
+                self.seek(step)
             case told.ExportMoment(path):
-                moment = self.moment()
-                if moment is None:
-                    raise UsageError("there is no decision to export yet: load an agent first")
-                known = {name: value for name, value in as_json(moment).items() if name != "trace"}
-                atomic_write_text(path, json.dumps(known, indent=1) + "\n")
+                export_moment(self.moment(), path)
                 self._emit(Notice(f"Exported to {path}"))
 
     def reset(self, seed: int | None) -> None:
@@ -329,7 +356,7 @@ class Play:
         if self._course is self._real:
             self._real_sight = self._sight
         world = DreamWorld(self.mind.agent, record.course.world.game, start)
-        self.tell(mode="dream", person=False, game=world.game, can_wake=self._real is not None)
+        self.tell(mode="dream", person=False, game=world.game)
         self._begin(Course(world, self._next_episode(), self.state.seed))
 
     def _wake(self, mode: told.Mode) -> None:
@@ -346,21 +373,8 @@ class Play:
     def _open(self, world: ReplayWorld, name: str) -> None:
         if self._course is self._real:
             self._real_sight = self._sight
-        self.tell(mode="replay", person=False, game=world.game, recording=name, can_wake=self._real is not None)
+        self.tell(mode="replay", person=False, game=world.game, recording=name)
         if self.mind is not None:
-            self._begin(Course(world, self._next_episode(), 0))
-
-    def _save(self, path: Any) -> None:
-        course = self._real
-        if course is None or not course.log[: course.step]:
-            raise UsageError("nothing has been played yet: let the game run a little first")
-        frames, actions, rewards = zip(*course.log[: course.step], strict=True)
-        ended = self.history.get(self.history.newest).ended
-        episode = Episode(
-            course.world.game, np.stack([frame.array() for frame in frames]), np.array(actions, np.uint8),
-            np.clip(np.array(rewards, np.float32), -1, 1), ended and self._course is course,
-            "viewer:person" if course.persons else "viewer:agent", course.seed, float(sum(rewards)),
-        )  # fmt: skip
-        with EpisodeWriter.open(path) as writer:
-            writer.append(episode)
-        self._emit(Notice(f"{len(actions):,} steps of {course.world.game} were appended to {path}"))
+            self._begin(Course(world, self._next_episode(), 0, recorded=world.rewards))
+            if not world.in_colour:
+                self._emit(Notice("Shown in grey, as recorded: the game cannot be played again for its colours"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 from PyQt6.QtCore import Qt
+from PyQt6.QtGui import QAction
 from PyQt6.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from jowa.viewer import theme
+from jowa.viewer.agents import is_shipped
 
 TRAIN = "python -m jowa.train"
 
@@ -15,46 +17,47 @@ TRAIN = "python -m jowa.train"
 class EmptyState(QWidget):
     """A short page in the middle."""
 
-    def __init__(self, open_folder: Callable[[], None], load: Callable[[str], None]) -> None:
+    def __init__(self, actions: Mapping[str, QAction]) -> None:
         super().__init__()
         outer = QVBoxLayout(self)
+        outer.setSpacing(theme.GAP)
         outer.addStretch(2)
-        title = QLabel("No agent yet")
-        title.setFont(theme.font(theme.LARGE + 4, bold=True))
-        self._text = QLabel(
-            "Open the folder of a trained agent to watch it play and see the plans it weighs.\n"
-            "Or train a small one first, which takes minutes:"
-        )
-        self._text.setProperty("role", "muted")
-        self._command = QLabel(TRAIN)
-        self._command.setFont(theme.font(theme.TEXT + 1, fixed=True))
-        self._command.setTextInteractionFlags(
-            Qt.TextInteractionFlag.TextSelectableByMouse | Qt.TextInteractionFlag.TextSelectableByKeyboard
-        )
-        for label in (title, self._text, self._command):
-            label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
-            outer.addWidget(label)
-        outer.addSpacing(2 * theme.MARGIN)
-        self.folder = QPushButton("Open agent folder…")
-        self.folder.clicked.connect(open_folder)
-        self.demo = QPushButton("Open the demo agent")
-        self.demo.setToolTip("The one that training left in runs/demo/agent")
-        self.demo.clicked.connect(lambda: load("demo"))
+        self._add(outer, "Watch an agent think", theme.font(theme.LARGE + 4, bold=True))
+        self._add(outer, "It plays an Atari game, and shows the plans that it weighs. First it needs an agent:")
+        outer.addSpacing(theme.MARGIN)
         row = QHBoxLayout()
         row.setSpacing(theme.GAP)
         row.addStretch(1)
-        row.addWidget(self.folder)
-        row.addWidget(self.demo)
+        self.buttons: dict[str, QPushButton] = {}
+        texts = {"demo": "Play with the shipped agent"} if is_shipped() else {}
+        for name, text in (texts | {"open_agent": "Open a folder…", "name_agent": "Name or hub id…"}).items():
+            button = self.buttons[name] = QPushButton(text)
+            button.setToolTip(actions[name].shortcut().toString())
+            button.clicked.connect(actions[name].trigger)
+            row.addWidget(button)
         row.addStretch(1)
         outer.addLayout(row)
-        self._busy = QLabel("")
-        self._busy.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+        outer.addSpacing(2 * theme.MARGIN)
+        self._add(outer, "Or train a small one, which takes minutes, and open it here:")
+        command = self._add(outer, TRAIN, theme.font(theme.TEXT + 1, fixed=True))
+        command.setProperty("role", "command")
+        command.setTextInteractionFlags(
+            Qt.TextInteractionFlag.TextSelectableByMouse | Qt.TextInteractionFlag.TextSelectableByKeyboard
+        )
         outer.addSpacing(theme.MARGIN)
-        outer.addWidget(self._busy)
+        self._busy = self._add(outer, "")
         outer.addStretch(3)
+
+    def _add(self, outer: QVBoxLayout, text: str, font: object = None) -> QLabel:
+        label = QLabel(text)
+        label.setFont(theme.font() if font is None else font)  # type: ignore[arg-type]
+        if font is None:
+            label.setProperty("role", "muted")
+        outer.addWidget(label, alignment=Qt.AlignmentFlag.AlignHCenter)
+        return label
 
     def show_busy(self, what: str | None) -> None:
         """What is being waited for."""
         self._busy.setText(what or "")
-        for button in (self.folder, self.demo):
+        for button in self.buttons.values():
             button.setEnabled(what is None)

@@ -91,6 +91,7 @@ class Trace:
     """Whether planning chose another action than the critic alone."""
     came_true: NDArray[np.float32]
     """Share of the tokens imagined one step before that came true; NaN where they were not imagined."""
+    episode: NDArray[np.int64]
     begins: NDArray[np.bool_]
     """Whether an episode (or a dream) begins here."""
     dreamt: NDArray[np.bool_]
@@ -144,6 +145,8 @@ class Moment(Event):
     trace: Trace
     oldest: int
     newest: int
+    recorded: NDArray[np.float32] | None = None
+    """(length,): the rewards of the whole recording that is replayed."""
 
     @property
     def changed(self) -> bool:
@@ -181,8 +184,6 @@ class State(Event):
     """Decisions in the last second."""
     recording: str | None = None
     """What is replayed."""
-    can_wake: bool = False
-    """Whether there is a real game to go back to from the dream."""
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PyQt6.QtCore import QElapsedTimer
+from PyQt6.QtCore import QElapsedTimer, QObject, QTimer, pyqtSignal
 from PyQt6.QtWidgets import QFileDialog, QInputDialog
 
 from jowa.data.store import EpisodeStore
 from jowa.errors import JowaError, describe_os_error
 from jowa.viewer import commands as told
-from jowa.viewer.events import Moment
 from jowa.viewer.keep import Film, picture_of, save_picture
+from jowa.viewer.panels.panel import plural
 
 if TYPE_CHECKING:
     from jowa.viewer.window import Window
@@ -22,13 +22,21 @@ FILM_RATE = 15.0
 """Pictures a second of a film recorded in the window."""
 
 
-class FileDialogs:
+class FileDialogs(QObject):
     """Asks, and does; what fails becomes a dialog of the window."""
 
+    progressed = pyqtSignal(int)
+    """Pictures left of the films that are being finished."""
+
     def __init__(self, window: Window) -> None:
+        super().__init__(window)
         self._window = window
+        self._finishing: list[Film] = []
+        self._watch = QTimer(self)
+        self._watch.setInterval(50)
+        self._watch.timeout.connect(self._look_after)
         self.film: Film | None = None
-        self._clock = QElapsedTimer()
+        self._clock, self._filmed = QElapsedTimer(), 0
 
     def do(self, name: str) -> None:
         """Carry out the action ``name`` of the File menu."""
@@ -94,44 +102,70 @@ class FileDialogs:
     def _record(self) -> None:
         if self.film is not None:
             self.stop_film()
-        elif path := self.ask("Record a film", "save", "Films (*.mp4 *.gif)", f"viewer-{_now()}.mp4"):
+            return
+        if path := self.ask("Record a film", "save", "Films (*.mp4 *.gif)", f"viewer-{_now()}.mp4"):
             self.start_film(path)
         self._show_recording()
 
     def start_film(self, path: Path) -> None:
         """Record the window into ``path`` from now on."""
-        self.film = Film(path, FILM_RATE)
+        self.film, self._filmed = Film(path, FILM_RATE), 0
         self._clock.start()
         self._show_recording()
 
-    def film_moment(self, moment: Moment) -> None:
-        """Add what the window shows, once it shows ``moment``, as often as the film's time asks for."""
-        del moment
+    def film_now(self) -> None:
+        """Add what the window shows, as often as the film's time asks for."""
         if self.film is None:
             return
-        due = int(self._clock.elapsed() / 1000 * FILM_RATE) + 1 - self.film.pictures - self.film.dropped
+        due = int(self._clock.elapsed() / 1000 * FILM_RATE) + 1 - self._filmed
         if due > 0:
+            self._filmed += due
             picture = picture_of(self._window)
             # What lasted longer is repeated, at most for a second: nobody films a pause.
             for _ in range(min(due, round(FILM_RATE))):
                 self.film.add(picture, wait=False)
-            if due > FILM_RATE:
-                self.film.dropped += due - round(FILM_RATE)
 
     def stop_film(self) -> None:
-        """Finish the film, if one runs."""
+        """Take no more pictures, if a film runs; it is finished beside whatever follows."""
         film, self.film = self.film, None
-        if film is None:
-            return
+        if film is not None:
+            film.finish()
+            self._finishing.append(film)
+            self._watch.start()
+        self._show_recording()
+
+    @property
+    def finishing(self) -> int:
+        """Pictures of films that are still being written, 0: none is; what is left to close counts as one."""
+        return sum(film.left + 1 for film in self._finishing)
+
+    def abandon_films(self) -> None:
+        """Leave what is not written yet."""
+        for film in self._finishing:
+            film.abandon()
+
+    def _look_after(self) -> None:
+        """Tell how far the films are that are being finished."""
+        for film in [film for film in self._finishing if film.done]:
+            self._finishing.remove(film)
+            self._tell_of(film)
+        if self._finishing:
+            self._window.notice(f"Finishing {self._finishing[0].path.name}: {plural(self.finishing, 'picture')} left")
+        else:
+            self._watch.stop()
+        self.progressed.emit(self.finishing)
+
+    def _tell_of(self, film: Film) -> None:
         try:
             film.close()
-            left_out = f"; {film.dropped} pictures were left out" if film.dropped else ""
-            self._window.notice(f"Saved {film.path}, {film.pictures} pictures{left_out}")
         except JowaError as error:
             self._window.fail("The film was not written", str(error))
         except OSError as error:
             self._window.fail("The film was not written", describe_os_error(error))
-        self._show_recording()
+        else:
+            left_out = f"; {film.dropped} were left out" if film.dropped else ""
+            saved = f"Saved {film.path}, {plural(film.pictures, 'picture')}{left_out}"
+            self._window.notice(f"{film.path.name} was left out" if film.abandoned else saved)
 
     def _show_recording(self) -> None:
         on = self.film is not None

@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from PyQt6.QtWidgets import QApplication
+from PyQt6.QtWidgets import QApplication, QWidget
 
 from jowa.errors import JowaError
 from jowa.progress import steps_progress
 from jowa.viewer import commands as told
 from jowa.viewer.events import Failed, Moment
 from jowa.viewer.keep import Film, picture_of, save_picture
+from jowa.viewer.session import Session
+from jowa.viewer.shortcuts import ShortcutSheet
 from jowa.viewer.window import Window
 
 PATIENCE = 600.0
@@ -79,34 +81,42 @@ def screenshots(window: Window, folder: Path, label: str, warm_up: int = 45) -> 
     """Pictures of every part of the viewer, ``label`` (size, theme) in their names."""
     director, made = Director(window), []
 
-    def take(name: str) -> None:
+    def take(name: str, widget: QWidget = window) -> None:
         QApplication.processEvents()
         made.append(folder / f"{name}-{label}.png")
-        save_picture(window, made[-1])
+        save_picture(widget, made[-1], small=True)
 
     director.wait()
     director.step(warm_up)
-    window.actions_["tab_plans"].trigger()
+    window.tabs.setCurrentWidget(window.plans)
     take("play")
     director.tell(told.SetPlanner.to(name="beam", width=3))
     director.step(2)
-    spots = window.plans.sheet.spots
-    if spots:
-        window.plans.sheet.pointed.emit(spots[-1])
+    if window.plans.sheet.spots:
+        window.plans.large.point(window.plans.sheet.spots[-1].node)
     take("plans")
-    window.plans.sheet.pointed.emit(None)
+    window.plans.large.point(None)
     director.tell(told.SetPlanner.to(name="mcts", simulations=60))
     director.step(2)
-    window.actions_["tab_tree"].trigger()
+    window.tabs.setCurrentWidget(window.tree)
     take("tree")
     window.actions_["distributions"].trigger()
     director.tell(told.AskDistributions())
-    window.actions_["tab_hindsight"].trigger()
+    window.tabs.setCurrentWidget(window.hindsight)
     take("critic")
     window.actions_["distributions"].trigger()
     director.tell(told.SetPlanner.to(name="beam", width=3), told.SetMode("dream"))
     director.step(3)
-    window.actions_["tab_plans"].trigger()
+    window.tabs.setCurrentWidget(window.plans)
     take("dream")
     director.tell(told.SetMode("play"))
+    sheet = ShortcutSheet(window)
+    sheet.open()
+    take("shortcuts", sheet)
+    sheet.close()
+    nobody = Window(Session(), window.settings)
+    nobody.resize(window.size())
+    nobody.show()
+    take("empty", nobody)
+    nobody.hide()  # closed, it would be what the settings remember
     return made

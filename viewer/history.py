@@ -38,6 +38,9 @@ class Course:
     """Of the real game: frame, action, reward of each step."""
     persons: bool = False
     """Whether the person played any of it."""
+    ended: bool = False
+    recorded: NDArray[np.float32] | None = None
+    """Of a replay: all its rewards."""
 
 
 @dataclass
@@ -100,8 +103,10 @@ class History:
 
     def append(self, record: Record) -> None:
         """Add the newest record; the oldest fall out."""
-        if len(self._records) == self._records.maxlen and self._records[0].index >= self._bare:
+        if len(self._records) == self._records.maxlen:
             self._tree_bytes -= self._records[0].tree_bytes
+        if not self._records:
+            self._bare = record.index
         self._records.append(record)
         self._tree_bytes += record.tree_bytes
         self._bare = max(self._bare, self.oldest)
@@ -115,9 +120,13 @@ class History:
     def drop_after(self, index: int) -> None:
         """Forget every record newer than ``index``."""
         while self._records and self._records[-1].index > index:
-            record = self._records.pop()
-            if record.index >= self._bare:
-                self._tree_bytes -= record.tree_bytes
+            self._tree_bytes -= self._records.pop().tree_bytes
+        self._bare = min(self._bare, index + 1)
+
+    def drop_course(self, course: Course) -> None:
+        """Forget the newest records as far as they are of ``course``."""
+        while self._records and self._records[-1].course is course:
+            self.drop_after(self.newest - 1)
 
     def came_true(self, course: Course, step: int, tokens: NDArray[np.int64]) -> dict[int, tuple[int, float]]:
         """For a new record: what earlier decisions imagined of it, along the actions that were taken since."""
@@ -168,7 +177,7 @@ def moment_of(history: History, record: Record) -> Moment:
         reward=record.reward, score=record.score, ended=record.ended, seconds=thought.seconds,
         planner=thought.config, context=len(thought.memory) + 1,
         tree=_tree(thought, paths, order, decoded[1 + before :]), hindsight=tuple(looks_back),
-        trace=trace_of(history), oldest=history.oldest, newest=history.newest,
+        trace=trace_of(history), oldest=history.oldest, newest=history.newest, recorded=record.course.recorded,
     )  # fmt: skip
 
 
@@ -182,6 +191,7 @@ def trace_of(history: History) -> Trace:
         np.array([record.reward for record in records], dtype=np.float32),
         np.array([record.thought.action != record.thought.greedy for record in records]),
         np.array([record.came_true.get(1, (0, np.nan))[1] for record in records], dtype=np.float32),
+        episodes,
         np.diff(episodes, prepend=-1) != 0,
         np.array([record.mode == "dream" for record in records]),
     )

@@ -15,7 +15,7 @@ from jowa.errors import JowaError, describe_os_error
 from jowa.viewer import commands as told
 from jowa.viewer.commands import Command
 from jowa.viewer.course import Play
-from jowa.viewer.events import Event, Failed, Moment, State
+from jowa.viewer.events import Event, Failed, State
 
 SHOWN_A_SECOND = 30.0
 """Moments a second that are unpacked and sent out, at most, while the agent runs."""
@@ -98,8 +98,15 @@ class Session:
                 continue
             if isinstance(command, told.Quit):
                 return
-            self._attempt(_TITLES.get(type(command), "Not possible"), partial(self._obey, command))
+            if not self._overtaken(command):
+                self._attempt(_TITLES.get(type(command), "Not possible"), partial(self._obey, command))
             self._commands.task_done()
+
+    def _overtaken(self, command: Command) -> bool:
+        """Whether the next command takes this one back: who drags the timeline asks for more than can be shown."""
+        with self._commands.mutex:
+            following = self._commands.queue[0] if self._commands.queue else None
+        return isinstance(command, told.GoTo | told.Seek) and type(following) is type(command)
 
     def _next_command(self) -> Command:
         """The next command; raises :class:`queue.Empty` when it is time to decide."""
@@ -205,18 +212,3 @@ _TITLES: dict[type[Command], str] = {
     told.SetGame: "The game cannot be played",
     told.SetMode: "The mode cannot be entered",
 }
-
-
-def wait_for(session: Session, timeout: float = 60.0) -> Callable[[], Moment]:
-    """A function that waits for the next moment that ``session`` shows: for scripts and the headless renderer."""
-    seen: queue.Queue[Event] = queue.Queue()
-    session.subscribe(lambda event: seen.put(event) if isinstance(event, Moment | Failed) else None)
-
-    def following() -> Moment:
-        event = seen.get(timeout=timeout)
-        if isinstance(event, Failed):
-            raise JowaError(event.text)
-        assert isinstance(event, Moment)
-        return event
-
-    return following

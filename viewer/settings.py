@@ -10,7 +10,7 @@ from PyQt6.QtCore import QSettings
 from jowa.errors import UsageError
 from jowa.planner import PlannerConfig
 from jowa.viewer import commands as told
-from jowa.viewer.agents import DEMO
+from jowa.viewer.agents import default_agent, may_be_there
 from jowa.viewer.commands import Command
 from jowa.viewer.events import State
 
@@ -39,18 +39,17 @@ def remember(settings: QSettings, state: State) -> None:
     settings.setValue("session/seed", state.seed)
     settings.setValue("session/game", state.game)
     if state.agent is not None:
-        settings.setValue("session/agent", state.agent)
+        folder = Path(state.agent)
+        settings.setValue("session/agent", str(folder.absolute()) if folder.exists() else state.agent)
         for name in KEPT_PLANNER:
             value = getattr(state.planner, name)
             settings.setValue(f"planner/{name}", _NONE if value is None else value)
 
 
 def last_agent(settings: QSettings) -> str | None:
-    """The agent to begin with: the last one if it is still there, else the demo's, else none."""
+    """The agent to begin with: the last one if it is still there, else the one that is at hand, else none."""
     last = settings.value("session/agent")
-    if isinstance(last, str) and Path(last).exists():
-        return last
-    return str(DEMO) if (DEMO / "config.json").is_file() else None
+    return last if isinstance(last, str) and may_be_there(last) else default_agent()
 
 
 def recalled(settings: QSettings) -> list[Command]:

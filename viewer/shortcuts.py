@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PyQt6.QtCore import Qt
@@ -31,8 +32,9 @@ GAME_KEYS = ("Space", "Left", "Right", "Up", "Down")
 SHORTCUTS = (
     Shortcut("open_agent", "&Open agent folder…", ("Ctrl+O",), "&File"),
     Shortcut("name_agent", "Agent by &name or hub id…", ("Ctrl+Shift+O",), "&File"),
+    Shortcut("demo", "The &shipped agent", ("Ctrl+D",), "&File"),
     Shortcut("open_recording", "Open &recording or data set…", ("Ctrl+E",), "&File"),
-    Shortcut("save_episode", "&Save episode for training…", ("Ctrl+S",), "&File"),
+    Shortcut("save_episode", "Save episode for &training…", ("Ctrl+S",), "&File"),
     Shortcut("export", "&Export this decision…", ("Ctrl+J",), "&File"),
     Shortcut("screenshot", "Screens&hot…", ("Ctrl+P",), "&File"),
     Shortcut("record", "Re&cord film…", ("Ctrl+R",), "&File", checkable=True),
@@ -46,6 +48,10 @@ SHORTCUTS = (
     Shortcut("again", "Same episode &again", ("Shift+R",), "&Play"),
     Shortcut("faster", "&Faster", ("+", "="), "&Play"),
     Shortcut("slower", "S&lower", ("-",), "&Play"),
+    Shortcut("field_speed", "Spee&d…", ("S",), "&Play"),
+    Shortcut("field_game", "&Game…", ("Ctrl+G",), "&Play"),
+    Shortcut("field_seed", "Seed of the ep&isode…", ("Shift+S",), "&Play"),
+    Shortcut("field_sticky", "Stick&y actions…", ("K",), "&Play"),
     Shortcut("mode_play", "The agent &plays", ("F5",), "&Mode", checkable=True),
     Shortcut("mode_take_over", "I &take over", ("F6",), "&Mode", checkable=True),
     Shortcut("mode_dream", "&Dream from here", ("F7",), "&Mode", checkable=True),
@@ -54,23 +60,43 @@ SHORTCUTS = (
     Shortcut("person", "I play in the drea&m", ("M",), "&Mode", checkable=True),
     Shortcut("planner_none", "&Greedy", ("G",), "P&lanner", checkable=True),
     Shortcut("planner_beam", "&Beam search", ("B",), "P&lanner", checkable=True),
-    Shortcut("planner_mcts", "&Monte Carlo tree search", ("T",), "P&lanner", checkable=True),
+    Shortcut("planner_mcts", "Monte Carlo tree &search", ("T",), "P&lanner", checkable=True),
     Shortcut("wider", "&Wider", ("]",), "P&lanner"),
     Shortcut("narrower", "&Narrower", ("[",), "P&lanner"),
     Shortcut("deeper", "&Deeper", ("}",), "P&lanner"),
-    Shortcut("shallower", "&Shallower", ("{",), "P&lanner"),
+    Shortcut("shallower", "Sha&llower", ("{",), "P&lanner"),
+    Shortcut("field_width", "Beam w&idth…", ("W",), "P&lanner"),
+    Shortcut("field_horizon", "&Horizon…", ("H",), "P&lanner"),
+    Shortcut("field_simulations", "Si&mulations…", ("N",), "P&lanner"),
+    Shortcut("field_time", "&Time for a decision…", ("U",), "P&lanner"),
+    Shortcut("field_context", "&Context…", ("C",), "P&lanner"),
     Shortcut("ends", "Respect predicted &ends", ("E",), "P&lanner", checkable=True),
     Shortcut("tab_plans", "&Plans", ("1",), "&View"),
     Shortcut("tab_tree", "Search &tree", ("2",), "&View"),
     Shortcut("tab_hindsight", "&Imagined and real", ("3",), "&View"),
     Shortcut("distributions", "Value &distributions", ("D",), "&View", checkable=True),
     Shortcut("square", "S&quare pixels", ("Q",), "&View", checkable=True),
-    Shortcut("light", "&Light theme", ("L",), "&View", checkable=True),
+    Shortcut("light", "Li&ght theme", ("L",), "&View", checkable=True),
+    Shortcut("timeline", "Go to the time&line", ("4",), "&View"),
     Shortcut("controls", "Go to the &controls", ("F2",), "&View"),
     Shortcut("sheet", "&Keyboard shortcuts", ("F1", "?"), "&Help"),
 )
 MENUS = tuple(dict.fromkeys(shortcut.menu for shortcut in SHORTCUTS))
-JOYSTICK = (("Arrow keys", "move the stick"), ("Space, X", "the button"))
+ELSEWHERE = (
+    ("While you play", (("Arrow keys", "move the stick"), ("Space, X", "the button"))),
+    ("In plans, tree, timeline", (
+        ("1, 2, 4, Tab", "go there"), ("Arrow keys", "walk"), ("Page Up, Page Down", "walk further"),
+        ("Enter", "pin a frame, or let go"), ("Esc", "leave"),
+    )),
+    ("On buttons and fields", (("Tab, Shift+Tab", "to the next, back"), ("Space", "press"), ("Up, Down", "change"))),
+)  # fmt: skip
+"""Keys that are no actions of the window, by where they work."""
+COLUMNS = 3
+
+
+def plain(text: str) -> str:
+    """A menu's text without its mnemonic and dots."""
+    return text.replace("&", "").rstrip("…")
 
 
 class ShortcutSheet(QDialog):
@@ -83,23 +109,34 @@ class ShortcutSheet(QDialog):
         columns = QHBoxLayout()
         columns.setSpacing(8 * theme.UNIT)
         outer.addLayout(columns)
-        groups = [(menu.replace("&", ""), [(", ".join(s.keys), s.text.replace("&", "").rstrip("…"))
-                                           for s in SHORTCUTS if s.menu == menu]) for menu in MENUS]  # fmt: skip
-        groups.append(("While you play", list(JOYSTICK)))
-        groups.append(("In the plans", [("Page Up, Page Down", "walk through the frames"), ("Enter", "pin one")]))
-        sides = (groups[:2], groups[2:4], groups[4:])
-        for side in sides:
-            column = QVBoxLayout()
-            column.setSpacing(theme.GAP)
-            for title, rows in side:
-                self._add_group(column, title, rows)
-            column.addStretch(1)
-            columns.addLayout(column)
+        groups: list[tuple[str, Sequence[tuple[str, str]]]] = [
+            (menu.replace("&", ""), [(", ".join(s.keys), plain(s.text)) for s in SHORTCUTS if s.menu == menu])
+            for menu in MENUS
+        ]
+        groups += ELSEWHERE
+        share = sum(len(rows) + 2 for _, rows in groups) / COLUMNS
+        used = 0.0
+        column = self._add_column(columns)
+        for title, rows in groups:
+            if used + len(rows) / 2 > share:
+                column, used = self._add_column(columns), 0.0
+            used += len(rows) + 2
+            self._add_group(column, title, rows)
+        for index in range(columns.count()):
+            layout = columns.itemAt(index)
+            if isinstance(layout, QVBoxLayout):
+                layout.addStretch(1)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
         buttons.rejected.connect(self.reject)
         outer.addWidget(buttons)
 
-    def _add_group(self, column: QVBoxLayout, title: str, rows: list[tuple[str, str]]) -> None:
+    def _add_column(self, columns: QHBoxLayout) -> QVBoxLayout:
+        column = QVBoxLayout()
+        column.setSpacing(theme.GAP)
+        columns.addLayout(column)
+        return column
+
+    def _add_group(self, column: QVBoxLayout, title: str, rows: Sequence[tuple[str, str]]) -> None:
         heading = QLabel(title)
         heading.setFont(theme.font(theme.TEXT + 1, bold=True))
         column.addWidget(heading)
@@ -113,3 +150,4 @@ class ShortcutSheet(QDialog):
             grid.addWidget(QLabel(text), row, 1)
         grid.setColumnStretch(1, 1)
         column.addLayout(grid)
+        column.addSpacing(theme.UNIT)

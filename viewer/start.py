@@ -13,9 +13,11 @@ from typing import Any, Literal
 from jowa.errors import UsageError
 from jowa.games import get_game
 
-HINT = (
-    "there is no display to open a window on: run it on a desktop, or render a film with "
-    "python -m jowa.viewer --headless --out clip.mp4 --steps 300"
+HEADLESS = "python -m jowa.viewer --headless --out clip.mp4 --steps 300"
+HINT = f"there is no display to open a window on: run it on a desktop, or render a film with {HEADLESS}"
+LIBRARIES = (
+    "install the libraries that it misses (on Debian and Ubuntu: apt install libxcb-cursor0 libxcb-icccm4 "
+    "libxcb-keysyms1 libxcb-image0 libxcb-render-util0 libxkbcommon-x11-0)"
 )
 
 
@@ -24,7 +26,8 @@ class Options:
     """Watch an agent play and think."""
 
     agent: str | None = None
-    """Folder of an agent, demo, or an id on the Hugging Face hub. Default: the last one used, else runs/demo/agent."""
+    """Folder of an agent, demo (the shipped one), or an id on the Hugging Face hub (owner/name). Default: the last one
+    used, else the shipped one, else runs/demo/agent."""
     game: str | None = None
     """Game to play, for example Pong. Default: the last one, or the first that the agent was trained on."""
     planner: Literal["none", "beam", "mcts"] | None = None
@@ -95,9 +98,10 @@ def check_display(windowless: bool) -> None:
     # A display that does not answer, or libraries that Qt misses, would end this process without a word from us.
     trial = "from PyQt6.QtGui import QGuiApplication; QGuiApplication([])"
     tried = subprocess.run([sys.executable, "-c", trial], capture_output=True, text=True, check=False)
+    if tried.returncode and "connect to display" in tried.stderr:
+        raise UsageError(HINT)
     if tried.returncode:
-        said = [line for line in tried.stderr.splitlines() if "cursor" in line or "display" in line][:1]
-        raise UsageError(HINT + (f" (Qt says: {said[0].strip()})" if said else ""))
+        raise UsageError(f"Qt cannot open a window: {LIBRARIES}, or render a film with {HEADLESS}")
 
 
 def run(options: Options) -> int:
@@ -125,7 +129,7 @@ def _run_with(options: Options, application: Any, settings: Any) -> int:
     agent = options.agent or last_agent(settings)
     if options.windowless and agent is None:
         raise UsageError(
-            "there is no agent to film: name a folder with --agent, or train one with python -m jowa.train"
+            "there is no agent to film: name one with --agent, or train a small one with python -m jowa.train"
         )
     window = open_window(options, settings, agent)
     if options.windowless:

@@ -119,6 +119,8 @@ def _sheet(theme: Colours) -> str:
     QLabel {{ background: transparent; }}
     QLabel[role="title"] {{ color: {theme.muted}; font-weight: 600; }}
     QLabel[role="muted"] {{ color: {theme.muted}; }}
+    QLabel[role="command"] {{ background: {theme.surface}; border: 1px solid {theme.line}; border-radius: 4px;
+        padding: 6px 12px; }}
     QPushButton, QToolButton {{ background: {theme.raised}; border: 1px solid {theme.line}; border-radius: 4px;
         padding: 3px 9px; min-height: 18px; }}
     QPushButton:hover, QToolButton:hover {{ border-color: {theme.plan}; }}

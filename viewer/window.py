@@ -7,10 +7,13 @@ from collections.abc import Callable
 from PyQt6.QtCore import QEvent, QObject, QSettings, Qt, QTimer
 from PyQt6.QtGui import QAction, QCloseEvent, QKeyEvent, QKeySequence
 from PyQt6.QtWidgets import (
+    QAbstractButton,
     QApplication,
+    QComboBox,
     QLabel,
     QMainWindow,
     QMessageBox,
+    QProgressDialog,
     QSplitter,
     QStackedWidget,
     QTabWidget,
@@ -19,8 +22,11 @@ from PyQt6.QtWidgets import (
 )
 
 from jowa.games import get_game
+from jowa.hub import DEMO
 from jowa.viewer import commands as told
 from jowa.viewer import theme
+from jowa.viewer.agents import is_shipped
+from jowa.viewer.ask import ask_for
 from jowa.viewer.controls import SPEEDS, Controls, agent_name, speed_index
 from jowa.viewer.empty import EmptyState
 from jowa.viewer.events import Failed, Moment, Notice, State
@@ -37,7 +43,7 @@ from jowa.viewer.panels.tree_graph import TreeGraph
 from jowa.viewer.panels.value_curve import ValueCurve
 from jowa.viewer.session import Session
 from jowa.viewer.settings import remember
-from jowa.viewer.shortcuts import GAME_KEYS, MENUS, SHORTCUTS, ShortcutSheet
+from jowa.viewer.shortcuts import GAME_KEYS, MENUS, SHORTCUTS, ShortcutSheet, plain
 
 SIZE = (1280, 800)
 
@@ -45,12 +51,17 @@ SIZE = (1280, 800)
 class Window(QMainWindow):
     """The viewer's window; :meth:`close` ends its session."""
 
+    ended = True
+    """Whether the session's thread had ended when the window closed."""
+
     def __init__(self, session: Session, settings: QSettings) -> None:
         super().__init__()
         self.session, self.settings = session, settings
         self.feed = Feed(session)
         self.dialog: QMessageBox | None = None
         """The last message about something that failed."""
+        self._farewell: QProgressDialog | None = None
+        """Shown while the window waits to close."""
         self._held: set[Qt.Key] = set()
         status = self.statusBar()
         assert status is not None
@@ -87,13 +98,16 @@ class Window(QMainWindow):
                     action.setShortcuts([QKeySequence(key) for key in shortcut.keys])
                     action.triggered.connect(self._doer(shortcut.name))
                     menu.addAction(action)
+        self.actions_["demo"].setEnabled(is_shipped())
 
     def _doer(self, name: str) -> Callable[[], object]:
         """What action ``name`` does."""
         send = self.session.send
         commands: dict[str, Callable[[], told.Command]] = {
             "run": lambda: told.Pause() if self.session.state.running else told.Run(),
-            "step": told.Step, "back": told.Back, "oldest": lambda: told.GoTo(0), "newest": told.GoTo,
+            "step": told.Step, "back": told.Back, "demo": lambda: told.LoadAgent(DEMO),
+            "oldest": lambda: told.Seek(0) if self.session.state.mode == "replay" else told.GoTo(0),
+            "newest": lambda: told.Seek() if self.session.state.mode == "replay" else told.GoTo(),
             "reset": told.Reset, "again": lambda: told.Reset(self.session.state.seed),
             "mode_play": lambda: told.SetMode("play"), "mode_take_over": lambda: told.SetMode("take over"),
             "mode_dream": lambda: told.SetMode("dream"),
@@ -111,11 +125,15 @@ class Window(QMainWindow):
             return lambda: send(commands[name]())
         if name.startswith("tab_"):
             return lambda: self._turn_to(name)
+        if name.startswith("field_"):
+            title = plain(self.actions_[name].text())
+            return lambda: ask_for(self.controls.fields[name.removeprefix("field_")], title, self)
         return {
             "mode_replay": self._replay,
             "distributions": lambda: self.critic.toggle.toggle(),
             "square": lambda: self.game.set_square_pixels(self.actions_["square"].isChecked()),
             "light": lambda: theme.apply("light" if self.actions_["light"].isChecked() else "dark"),
+            "timeline": lambda: self.timeline.strip.setFocus(Qt.FocusReason.ShortcutFocusReason),
             "controls": lambda: self.controls.modes["play"].setFocus(Qt.FocusReason.ShortcutFocusReason),
             "sheet": lambda: ShortcutSheet(self).open(),
             "quit": lambda: self.close(),
@@ -145,10 +163,9 @@ class Window(QMainWindow):
         self.tabs.setStyleSheet("QTabBar { qproperty-drawBase: 0; }")
         for panel, name in ((self.plans, "Plans"), (self.tree, "Search tree"), (self.hindsight, "Imagined and real")):
             self.tabs.addTab(panel, name)
-        self.empty = EmptyState(self.actions_["open_agent"].trigger, self._load)
-
-    def _load(self, source: str) -> None:
-        self.session.send(told.LoadAgent(source))
+            panel.heading.hide()  # the tab says it
+            panel.aside.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        self.empty = EmptyState(self.actions_)
 
     def _layout(self) -> None:
         self.columns = QSplitter(Qt.Orientation.Horizontal)
@@ -200,16 +217,18 @@ class Window(QMainWindow):
         self.game.set_square_pixels(square)
 
     def _turn_to(self, name: str) -> None:
+        """Show a tab; asked for again, its frames get the arrow keys."""
         panel = {"tab_plans": self.plans, "tab_tree": self.tree, "tab_hindsight": self.hindsight}[name]
+        walked = {self.plans: self.plans.sheet, self.tree: self.tree.graph}.get(panel)
+        if walked is not None and self.tabs.currentWidget() is panel:
+            walked.setFocus(Qt.FocusReason.ShortcutFocusReason)
         self.tabs.setCurrentWidget(panel)
-        if panel is self.plans:
-            self.plans.sheet.setFocus(Qt.FocusReason.ShortcutFocusReason)
 
     # Showing
 
     def _show_moment(self, moment: Moment) -> None:
         self.pages.setCurrentWidget(self.columns)
-        self.files.film_moment(moment)
+        self.files.film_now()
 
     def _show_state(self, state: State) -> None:
         self.controls.show_state(state)
@@ -269,10 +288,19 @@ class Window(QMainWindow):
     # Keys and closing
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        """While the person plays, the joystick's keys go to the game, whichever control has the focus."""
-        if event is None or not self.session.state.person or not self.isActiveWindow():
+        """While the person plays, the joystick's keys go to the game, whichever control has the focus.
+
+        Otherwise Space presses the button or opens the list that Tab has led to, before it plays or pauses.
+        """
+        if event is None or not self.isActiveWindow():
             return False
         kind = event.type()
+        if not self.session.state.person:
+            pressed = kind == QEvent.Type.ShortcutOverride and isinstance(watched, QAbstractButton | QComboBox)
+            if pressed and isinstance(event, QKeyEvent) and event.key() == Qt.Key.Key_Space:
+                event.accept()
+                return True
+            return False
         if kind in (QEvent.Type.KeyPress, QEvent.Type.KeyRelease, QEvent.Type.ShortcutOverride):
             assert isinstance(event, QKeyEvent)
             key = Qt.Key(event.key()) if event.key() else None
@@ -293,9 +321,37 @@ class Window(QMainWindow):
             self._held.clear()
             self.session.send(told.Press(0))
 
+    def _wait_for_films(self) -> None:
+        """Close as soon as the films are written; the session may go on meanwhile, its moments are no longer filmed."""
+        if self._farewell is not None:
+            return
+        most = self.files.finishing
+        dialog = self._farewell = QProgressDialog("Finishing the film …", "Leave it out", 0, most, self)
+        dialog.setWindowTitle("Closing")
+        dialog.setMinimumDuration(0)
+        dialog.setAutoReset(False)
+        dialog.canceled.connect(self.files.abandon_films)
+        self.files.progressed.connect(self._close_after_films)
+        dialog.open()
+
+    def _close_after_films(self, left: int) -> None:
+        assert self._farewell is not None
+        if left:
+            self._farewell.setValue(max(self._farewell.maximum() - left, 0))
+            return
+        self.files.progressed.disconnect(self._close_after_films)
+        self._farewell.close()
+        self._farewell = None
+        # After what tells of a film that was not written, if one was not: somebody should read that first.
+        QTimer.singleShot(0, lambda: self.close() if self.dialog is None else None)
+
     def closeEvent(self, event: QCloseEvent | None) -> None:
-        """Keep the settings, finish the film, let the session go."""
+        """Finish the films, keep the settings, let the session go."""
         self.files.stop_film()
+        if self.files.finishing and event is not None:
+            self._wait_for_films()
+            event.ignore()
+            return
         for name, splitter in (("columns", self.columns), ("left", self.left), ("right", self.right)):
             self.settings.setValue(f"window/{name}", splitter.saveState())
         self.settings.setValue("window/geometry", self.saveGeometry())
@@ -308,6 +364,3 @@ class Window(QMainWindow):
             application.removeEventFilter(self)
         self.ended = self.session.close()
         super().closeEvent(event)
-
-    ended = True
-    """Whether the session's thread had ended when the window closed."""

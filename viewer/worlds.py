@@ -1,20 +1,17 @@
-"""What is played: the real game, a dream of it, or a recording, behind one face that can go back to any moment."""
+"""What is played: the real game or a dream of it (:mod:`jowa.viewer.recording`: a recording), behind one face."""
 
 from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jowa.agent import Agent
-from jowa.data.store import EpisodeStore
 from jowa.dream.world import Dreams, Start
 from jowa.env.atari import AtariEnv, AtariOptions
-from jowa.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ class World(Protocol):
         ...
 
 
-class _MomentsEnv(AtariEnv):
+class MomentsEnv(AtariEnv):
     """The game as the agent's environment plays it, with its moments."""
 
     def moment(self) -> tuple[Any, int]:
@@ -93,7 +90,7 @@ class RealWorld:
 
     def __init__(self, game: str, sticky: float) -> None:
         self.game = game
-        self._env = _MomentsEnv(game, AtariOptions(sticky))
+        self._env = MomentsEnv(game, AtariOptions(sticky))
 
     def begin(self, seed: int) -> Sight:
         """See :meth:`World.begin`."""
@@ -125,7 +122,7 @@ class DreamWorld:
     def begin(self, seed: int) -> Sight:
         """See :meth:`World.begin`: back to the moment at which the dream began."""
         self._seed, self._steps = seed, 0
-        return _grey(self._dreams.begin(0, self._start))
+        return in_grey(self._dreams.begin(0, self._start))
 
     def step(self, action: int) -> Outcome:
         """See :meth:`World.step`."""
@@ -133,7 +130,7 @@ class DreamWorld:
         seed = np.random.default_rng((self._seed, self._steps)).integers(2**63, size=1)
         frames, rewards, ends = self._dreams.step([0], np.array([action], dtype=np.int64), seed)
         self._steps += 1
-        return Outcome(_grey(frames[0]), float(rewards[0]), bool(ends[0]))
+        return Outcome(in_grey(frames[0]), float(rewards[0]), bool(ends[0]))
 
     def save(self) -> object:
         """See :meth:`World.save`."""
@@ -145,55 +142,6 @@ class DreamWorld:
         self._dreams.return_to(0, moment)
 
 
-class ReplayWorld:
-    """A recorded episode: whatever is chosen, what was recorded happens."""
-
-    def __init__(self, path: Path, game: str | None, episode: int) -> None:
-        store = EpisodeStore.open(path)
-        self.game = game or store.games[0]
-        if self.game not in store.games:
-            raise UsageError(f"{path} has no episodes of {self.game}: it has {', '.join(store.games)}")
-        self.info = store.episode(self.game, episode)
-        self._store, self._at = store, 0
-        self._block: tuple[int, NDArray[np.uint8]] = (0, np.zeros((0, 84, 84), np.uint8))
-        first = self.info.offset
-        self._actions, self._rewards = store.read_scalars(self.game, first, first + self.info.length)
-
-    def begin(self, seed: int) -> Sight:
-        """See :meth:`World.begin`."""
-        del seed
-        self._at = 0
-        return self._sight()
-
-    @property
-    def action(self) -> int:
-        """What was done at this moment."""
-        return int(self._actions[self._at])
-
-    def step(self, action: int) -> Outcome:
-        """See :meth:`World.step`.  A recording holds no frame after its last action: it ends at the last one."""
-        del action
-        reward = float(self._rewards[self._at])
-        self._at = min(self._at + 1, self.info.length - 1)
-        return Outcome(self._sight(), reward, self._at == self.info.length - 1)
-
-    def save(self) -> object:
-        """See :meth:`World.save`."""
-        return self._at
-
-    def restore(self, saved: Any) -> None:
-        """See :meth:`World.restore`."""
-        self._at = saved
-
-    def _sight(self) -> Sight:
-        first, frames = self._block
-        if not first <= self._at < first + len(frames):
-            first = self._at
-            stop = min(first + 64, self.info.length)
-            frames = self._store.read_frames(self.game, self.info.offset + first, self.info.offset + stop)
-            self._block = first, frames
-        return _grey(frames[self._at - first].copy())
-
-
-def _grey(frame: NDArray[np.uint8]) -> Sight:
+def in_grey(frame: NDArray[np.uint8]) -> Sight:
+    """``frame`` uint8 (84, 84) as both are shown that see no colours."""
     return Sight(frame, np.repeat(frame[..., None], 3, axis=2))

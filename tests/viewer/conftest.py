@@ -1,39 +1,34 @@
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
-import torch
 
 from jowa.agent import Agent, Planning
-from jowa.config import ModelConfig, TokenizerConfig
-from jowa.model import WorldActionModel
 from jowa.planner import Plan, Planner, PlannerConfig
-from jowa.tokenizer import Tokenizer
 from jowa.viewer.commands import Command
 from jowa.viewer.events import Event, Moment, State
 from jowa.viewer.session import Session
 
+if TYPE_CHECKING:
+    from pytestqt.qtbot import QtBot
+
+    from jowa.viewer.window import Window
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 Kind = TypeVar("Kind", bound=Event)
 
 
 @pytest.fixture(scope="session")
-def agent() -> Agent:
-    torch.manual_seed(0)
-    tokenizer = Tokenizer(TokenizerConfig("local", vocab_size=20, code_dim=8, channels=16))
-    model = WorldActionModel(
-        ModelConfig(layers=2, heads=2, width=16, q_width=12, q_ensemble=2, vocab_size=20, context_steps=5)
-    )
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(12)  # so that what is imagined depends on what was seen
-    return Agent(tokenizer, model, {"Pong": 39, "Freeway": 23}, planning=Planning(PlannerConfig(), context=2))
+def agent(make_tiny_agent: Callable[..., Agent]) -> Agent:
+    return make_tiny_agent(("Pong", "Freeway"), PlannerConfig(), context_steps=5)
 
 
 @dataclass(frozen=True)
@@ -52,7 +47,7 @@ class Driver:
         obey = session._obey
         session._obey = lambda command: command.reached.set() if isinstance(command, _Mark) else obey(command)
 
-    def wait(self, kind: type[Kind], accept: Callable[[Kind], bool] = lambda event: True, timeout: float = 20) -> Kind:
+    def wait(self, kind: type[Kind], accept: Callable[[Kind], bool] = lambda event: True, timeout: float = 60) -> Kind:
         """The next event of this kind that is accepted."""
         deadline = time.monotonic() + timeout
         while True:
@@ -77,7 +72,7 @@ class Driver:
         """Wait until every command sent so far was carried out."""
         mark = _Mark(threading.Event())
         self.session.send(mark)
-        assert mark.reached.wait(20)
+        assert mark.reached.wait(60)
 
     def state(self, accept: Callable[[State], bool]) -> State:
         return self.session.state if accept(self.session.state) else self.wait(State, accept)
@@ -105,9 +100,10 @@ def drive(agent: Agent) -> Iterator[Callable[..., Driver]]:
 
 
 class SlowAgent(Agent):
-    """Thinks for a while or as long as it may, really searching all the while."""
+    """Thinks for a while or as long as it may, really searching all the while, unless told to stop."""
 
     seconds = 0.6
+    enough = False
 
     def planner(self, config: PlannerConfig) -> Planner:
         planner = super().planner(config)
@@ -115,7 +111,7 @@ class SlowAgent(Agent):
 
         def slowly(*arguments: Any, **settings: Any) -> Plan:
             stop = time.monotonic() + min(self.seconds, (config.milliseconds or 1e9) / 1000)
-            while (found := plan(*arguments, **settings)) and time.monotonic() < stop:
+            while (found := plan(*arguments, **settings)) and time.monotonic() < stop and not self.enough:
                 pass
             return found
 
@@ -128,3 +124,46 @@ def slow_agent(agent: Agent) -> SlowAgent:
     """See :class:`SlowAgent`."""
     config = PlannerConfig("mcts", horizon=3, simulations=50, reuse=False)
     return SlowAgent(agent.tokenizer, agent.model, agent.tasks, planning=Planning(config, context=1))
+
+
+@pytest.fixture
+def open_window(qtbot: QtBot, agent: Agent, tmp_path: Path) -> Iterator[Callable[..., Window]]:
+    """Makes windows whose settings lie in ``tmp_path``; waits for the first moment."""
+    from jowa.viewer.settings import begin_with, open_settings, recalled
+    from jowa.viewer.window import Window
+
+    made: list[Window] = []
+
+    def make(player: Agent | None = agent) -> Window:
+        settings = open_settings(tmp_path / "viewer.ini")
+        session = Session(**begin_with(settings))
+        if player is not None:
+            session.use(player, "somewhere/test-agent")
+        window = Window(session, settings)
+        made.append(window)
+        qtbot.addWidget(window)
+        session.send(*recalled(settings))
+        window.show()
+        session.start()
+        if player is not None:
+            qtbot.waitUntil(lambda: window.feed.latest is not None, timeout=60_000)
+        return window
+
+    yield make
+    for window in made:
+        window.files.abandon_films()
+        qtbot.waitUntil(window.close, timeout=20_000)
+        assert window.session.close(10)
+
+
+@pytest.fixture
+def settled(qtbot: QtBot) -> Callable[[Window], None]:
+    """Waits until the session has carried everything out and the window has drawn it."""
+    from PyQt6.QtWidgets import QApplication
+
+    def wait(window: Window) -> None:
+        qtbot.waitUntil(lambda: window.session.idle, timeout=60_000)
+        for _ in range(3):
+            QApplication.processEvents()
+
+    return wait

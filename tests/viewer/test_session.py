@@ -13,6 +13,7 @@ import pytest
 
 from jowa.agent import Agent
 from jowa.data.store import EpisodeStore
+from jowa.env.atari import AtariOptions
 from jowa.viewer import commands as told
 from jowa.viewer.events import Distributions, Failed, Moment, Notice, State
 from jowa.viewer.session import Session
@@ -156,6 +157,76 @@ def test_a_recording_is_replayed_with_the_agents_view(drive: Drive, sprite_store
     assert awake.step == real.step and np.array_equal(awake.screen, real.screen)
 
 
+def test_any_moment_of_a_recording_is_reached(drive: Drive, sprite_store: Path) -> None:
+    driver = drive()
+    driver.moment(told.OpenRecording(sprite_store, "Pong", 0))
+    walked = [driver.moment(told.Seek(0)), *(driver.moment(told.Step()) for _ in range(19))]
+    recorded = EpisodeStore.open(sprite_store).read_episode("Pong", 0)
+    driver.moment(told.OpenRecording(sprite_store, "Pong", 0))
+    for step in (17, 15, 16, 3):
+        moment = driver.moment(told.Seek(step))
+        assert moment.step == step and np.array_equal(moment.frame, recorded.frames[step])
+        assert np.array_equal(moment.recorded, recorded.rewards) and moment.score == recorded.rewards[:step].sum()
+        assert moment.reward == recorded.rewards[step - 1] and moment.who == "recording"
+        assert np.array_equal(moment.q, walked[step].q) and moment.advice == walked[step].advice  # the same memory
+    back = [driver.moment(told.Back()).step for _ in range(4)]
+    assert back == [2, 1, 0, 0]
+    assert all(look.came_true is None for look in driver.moment(told.Seek(2)).hindsight)  # nobody looked ahead to it
+    last = driver.moment(told.Seek())
+    assert last.ended and last.step == len(recorded) - 1
+    assert driver.moment(told.Seek(-5)).step == 0 and driver.moment(told.Seek(999)).step == last.step
+    driver.session.send(told.SetMode("play"), told.Seek(1))
+    assert "no recording" in driver.wait(Failed).text
+
+
+def test_of_many_moments_asked_for_at_once_the_last_is_shown(drive: Drive, sprite_store: Path) -> None:
+    driver = drive()
+    driver.moment(told.OpenRecording(sprite_store, "Pong", 0))
+    shown: list[int] = []
+    driver.session.subscribe(lambda event: shown.append(event.step) if isinstance(event, Moment) else None)
+    with driver.session._commands.mutex:  # the session cannot take one before all are there
+        driver.session._commands.queue.extend(told.Seek(step) for step in range(2, 12))
+        driver.session._commands.unfinished_tasks += 10
+        driver.session._commands.not_empty.notify()
+    driver.settle()
+    assert shown == [11]
+
+
+def test_a_session_that_was_kept_is_replayed_in_colour(drive: Drive, tmp_path: Path) -> None:
+    driver = drive("Freeway")
+    played = [driver.first, *(driver.moment(told.Step()) for _ in range(8))]
+    driver.session.send(told.SaveEpisode(tmp_path / "kept"))
+    driver.wait(Notice)
+    driver.moment(told.OpenRecording(tmp_path / "kept"))
+    for step in (5, 6, 2, 7, 0):
+        moment = driver.moment(told.Seek(step))
+        assert moment.mode == "replay" and np.array_equal(moment.screen, played[step].screen)
+        assert np.array_equal(moment.frame, played[step].frame)
+
+
+def test_a_recording_that_cannot_be_played_again_is_grey(drive: Drive, sprite_store: Path) -> None:
+    driver = drive()
+    driver.session.send(told.OpenRecording(sprite_store, "Breakout", 1))
+    assert "grey" in driver.wait(Notice).text
+    assert driver.moment(told.Seek(1)).screen.shape == (84, 84, 3)
+
+
+@pytest.mark.parametrize("game", ["Pong", "Freeway"])
+def test_a_whole_episode_is_played(drive: Drive, game: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jowa.viewer import worlds
+
+    monkeypatch.setattr(worlds, "AtariOptions", lambda sticky: AtariOptions(sticky, max_steps=40))
+    driver = drive(game)
+    driver.session.send(told.SetSpeed(None), told.Run())
+    assert "after 40 decisions" in driver.wait(Notice).text
+    driver.session.send(told.Pause())
+    driver.settle()
+    ended = driver.moment(told.GoTo(40))
+    assert (ended.game, ended.step, ended.ended, ended.episode) == (game, 40, True, 1)
+    after = driver.moment(told.GoTo(), told.Step())
+    assert after.episode >= 2 and not after.ended
+
+
 def test_a_session_is_kept_as_an_episode_that_training_reads(drive: Drive, tmp_path: Path) -> None:
     driver = drive()
     frames = [driver.first.frame, *(driver.moment(told.Step()).frame for _ in range(6))]
@@ -251,24 +322,23 @@ def test_pause_takes_effect_after_the_decision_under_way(drive: Drive, slow_agen
     driver.wait(Moment)
     driver.session.send(told.Run())
     driver.wait(State, lambda state: state.running)
-    start = time.monotonic()
     driver.session.send(told.Pause())
     driver.wait(State, lambda state: not state.running)
-    assert time.monotonic() - start < 1.5
     newest = driver.moment(told.GoTo()).newest
     time.sleep(0.1)
     assert driver.moment(told.GoTo()).newest == newest
 
 
 def test_closing_in_the_midst_of_a_search_does_not_wait(agent: Agent, slow_agent: Agent) -> None:
+    slow_agent.seconds = 120
     session = Session()
     session.use(slow_agent, "slow")
     session.start()
     time.sleep(0.05)
-    start = time.monotonic()
     assert not session.close(0.1)
-    assert time.monotonic() - start < 0.5
-    session._thread.join(10)
+    slow_agent.enough = True
+    session._thread.join(30)
+    assert session.close()
 
 
 def test_an_ended_episode_is_told_and_a_new_one_begins(drive: Drive, sprite_store: Path) -> None:
@@ -283,7 +353,8 @@ def test_thinking_while_the_person_plays_is_short(drive: Drive, slow_agent: Agen
     driver = drive(with_agent=False)
     driver.session._play.use(slow_agent, "slow")
     driver.session.send(told.SetGame("Pong"))
-    assert driver.wait(Moment).seconds > 0.5
+    slow = driver.wait(Moment)
+    assert slow.seconds > 0.5 and slow.planner.milliseconds is None
     driver.session.send(told.SetMode("take over"))
     driver.wait(Moment)
-    assert driver.moment(told.Step()).seconds < 0.4
+    assert driver.moment(told.Step()).planner.milliseconds == 50

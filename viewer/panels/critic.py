@@ -27,6 +27,7 @@ class CriticPanel(Panel):
         self.found: Distributions | None = None
         self.toggle = QPushButton("Distributions")
         self.toggle.setCheckable(True)
+        self.toggle.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.toggle.setToolTip("The value distribution of each action instead of its mean (D)")
         self.toggle.toggled.connect(self._ask)
         self._header.addWidget(self.toggle)

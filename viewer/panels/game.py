@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PyQt6.QtCore import QRectF, Qt
-from PyQt6.QtGui import QImage, QPainter
+from PyQt6.QtGui import QFontMetrics, QImage, QPainter
 from PyQt6.QtWidgets import QGridLayout, QLabel
 
 from jowa.viewer import theme
@@ -31,11 +31,16 @@ class GamePanel(Panel):
         self._grid.setHorizontalSpacing(theme.MARGIN)
         self._grid.setVerticalSpacing(0)
         self.values: dict[str, QLabel] = {}
+        fonts = {
+            name: theme.font(size, bold=True) for name, size in (("large", theme.LARGE), ("small", theme.TEXT + 2))
+        }
+        deeper = QFontMetrics(fonts["large"]).descent() - QFontMetrics(fonts["small"]).descent()
         for column, name in enumerate(("score", "reward", "step", "decision", "per second")):
             label = QLabel(name)
             label.setProperty("role", "muted")
             value = self.values[name] = QLabel("–")
-            value.setFont(theme.font(theme.LARGE if name == "score" else theme.TEXT + 2, bold=True))
+            value.setFont(fonts["large" if name == "score" else "small"])
+            value.setContentsMargins(0, 0, 0, 0 if name == "score" else deeper)  # all stand on one line
             self._grid.addWidget(value, 0, column, Qt.AlignmentFlag.AlignBottom)
             self._grid.addWidget(label, 1, column)
             self._grid.setColumnStretch(column, 1)
@@ -53,8 +58,12 @@ class GamePanel(Panel):
         """See :meth:`Panel.show_moment`."""
         self._image = image_of(moment.screen)
         self.heading.setText({"dream": "Dream", "replay": "Recording"}.get(moment.mode, "Game"))
+        what = f"episode {moment.episode}"
+        if moment.mode == "replay":
+            grey = moment.screen.shape[:2] == moment.frame.shape
+            what = "as recorded, in grey" if grey else "played again in colour"
         ended = " · game over" if moment.ended else ""
-        self.aside.setText(f"{moment.game} · episode {moment.episode}{ended}")
+        self.aside.setText(f"{moment.game} · {what}{ended}")
         self.values["score"].setText(f"{moment.score:,g}")
         self.values["step"].setText(f"{moment.step:,}")
         reward = self.values["reward"]

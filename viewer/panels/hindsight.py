@@ -11,7 +11,7 @@ from jowa.viewer.events import Hindsight, Moment
 from jowa.viewer.feed import Feed
 from jowa.viewer.panels.panel import MOST_SHOWN, Canvas, Panel, draw_crisp, image_of
 
-GAP, WORDS, MOST_SIDE, CURVE = 10, 52, 220.0, 130.0
+GAP, WORDS, MOST_SIDE, CURVE, MOST_CURVE = 10, 52, 220.0, 130.0, 240.0
 GRID = 6
 """Tokens along each side of a frame."""
 
@@ -66,8 +66,8 @@ class HindsightPanel(Panel):
             row, column = divmod(number, columns)
             self._column(painter, QRectF(column * (side + GAP), row * (side + WORDS), side, side), look)
         bottom = -(-(1 + max(len(looks), 1)) // columns) * (side + WORDS)
-        if place.height() - bottom >= CURVE - 1:
-            self._curve(painter, QRectF(0, bottom + 24, place.width(), CURVE - 24))
+        if (room := place.height() - bottom) >= CURVE - 1:
+            self._curve(painter, QRectF(0, bottom + 24, place.width(), min(room, MOST_CURVE) - 24))
 
     def _curve(self, painter: QPainter, box: QRectF) -> None:
         """The share imagined one step before, over the last moments."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 from numpy.typing import NDArray
-from PyQt6.QtCore import QRectF, Qt
-from PyQt6.QtGui import QColor, QImage, QPainter, QPen
+from PyQt6.QtCore import QEvent, QRectF, Qt
+from PyQt6.QtGui import QColor, QImage, QKeyEvent, QPainter, QPen
 from PyQt6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from jowa.games import ACTIONS
@@ -17,8 +19,6 @@ ARROWS = {
     "UP": "↑", "DOWN": "↓", "LEFT": "←", "RIGHT": "→", "UPRIGHT": "↗", "UPLEFT": "↖", "DOWNRIGHT": "↘",
     "DOWNLEFT": "↙",
 }  # fmt: skip
-
-
 MOST_SHOWN = 300
 """Moments of a curve; the timeline holds them all."""
 
@@ -72,10 +72,43 @@ class Panel(QFrame):
         self.update()
 
 
-class Canvas(QWidget):
+class Keyed(QWidget):
+    """A widget that keys do something to while it has the focus, before they are shortcuts of the window."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._keys: Mapping[Qt.Key, Callable[[], object]] = {}
+
+    def set_keys(self, keys: Mapping[Qt.Key, Callable[[], object]], policy: Qt.FocusPolicy) -> None:
+        """Let ``keys`` do these things, and Escape give the focus back."""
+        self._keys = {Qt.Key.Key_Escape: self.clearFocus, **keys}
+        self.setFocusPolicy(policy)
+
+    def event(self, event: QEvent | None) -> bool:
+        """Qt asks before it makes a shortcut of a key."""
+        if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.ShortcutOverride and self._verb(event):
+            event.accept()
+            return True
+        return super().event(event)
+
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:
+        """Do what the key says."""
+        verb = None if event is None else self._verb(event)
+        if verb is None:
+            super().keyPressEvent(event)
+        else:
+            verb()
+            self.update()
+
+    def _verb(self, event: QKeyEvent) -> Callable[[], object] | None:
+        plain = not event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier
+        return self._keys.get(Qt.Key(event.key())) if plain and event.key() else None
+
+
+class Canvas(Keyed):
     """A widget that somebody else paints."""
 
-    def __init__(self, paint: object, width: int = 0, height: int = 0) -> None:
+    def __init__(self, paint: Callable[[QPainter, QRectF], None], width: int = 0, height: int = 0) -> None:
         super().__init__()
         self._paint = paint
         self.setMinimumSize(width, height)
@@ -86,7 +119,7 @@ class Canvas(QWidget):
         del event
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        self._paint(painter, QRectF(self.rect()))  # type: ignore[operator]
+        self._paint(painter, QRectF(self.rect()))
 
 
 def image_of(array: NDArray[np.uint8]) -> QImage:
@@ -166,6 +199,11 @@ def draw_joystick(painter: QPainter, place: QRectF, action: int) -> None:
     painter.setBrush(colours.color("loss") if name.endswith("FIRE") else QColor(0, 0, 0, 0))
     painter.setPen(QPen(colours.color("loss" if name.endswith("FIRE") else "line"), 1.5))
     painter.drawEllipse(button, radius * 0.28, radius * 0.28)
+
+
+def plural(count: int, noun: str) -> str:
+    """A number of things."""
+    return f"{count:,} {noun}" + "s" * (count != 1)
 
 
 def seconds_text(seconds: float) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from PyQt6.QtCore import QEvent, QPointF, QRectF, QSize, Qt, pyqtSignal
-from PyQt6.QtGui import QKeyEvent, QMouseEvent, QPainter, QPen
-from PyQt6.QtWidgets import QScrollArea, QSizePolicy, QWidget
+from PyQt6.QtGui import QMouseEvent, QPainter, QPen
+from PyQt6.QtWidgets import QScrollArea, QSizePolicy
 
 from jowa.viewer import theme
 from jowa.viewer.events import Moment, Path
 from jowa.viewer.feed import Feed
-from jowa.viewer.panels.panel import Panel, draw_crisp, image_of, short, spoken
+from jowa.viewer.panels.magnifier import Magnifier
+from jowa.viewer.panels.panel import Keyed, Panel, draw_crisp, image_of, short
 
 SMALLEST, LARGEST, LABEL, CAPTION, ROW_GAP = 84, 168, 96, 20, 10
 
@@ -25,22 +26,27 @@ class Spot:
     path: Path
 
 
-class Sheet(QWidget):
+class Sheet(Keyed):
     """The rows."""
 
-    pointed = pyqtSignal(object)
-    """At a :class:`Spot`, or None."""
-    pinned = pyqtSignal(object)
+    walked = pyqtSignal(QRectF)
+    """By key, to the frame in this place."""
 
-    def __init__(self) -> None:
+    def __init__(self, magnifier: Magnifier) -> None:
         super().__init__()
+        self._magnifier = magnifier
         self.moment: Moment | None = None
         self.spots: list[Spot] = []
         self.side = SMALLEST
         self.at = -1
-        self.pin: int | None = None
         self.setMouseTracking(True)
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.set_keys({
+            Qt.Key.Key_Right: lambda: self._walk(1), Qt.Key.Key_Left: lambda: self._walk(-1),
+            Qt.Key.Key_Down: lambda: self._walk(1, 1), Qt.Key.Key_Up: lambda: self._walk(-1, -1),
+            Qt.Key.Key_PageDown: lambda: self._walk(1), Qt.Key.Key_PageUp: lambda: self._walk(-1),
+            Qt.Key.Key_Return: self._pin, Qt.Key.Key_Enter: self._pin,
+        }, Qt.FocusPolicy.StrongFocus)  # fmt: skip
+        magnifier.changed.connect(self.update)
         self.setSizePolicy(QSizePolicy.Policy.MinimumExpanding, QSizePolicy.Policy.Minimum)
         theme.changed.connect(self.update)
 
@@ -107,8 +113,11 @@ class Sheet(QWidget):
         else:
             draw_crisp(painter, image_of(frame), spot.place)
         painter.setOpacity(1.0)
-        ring = "greedy" if self.pin == spot.node else "plan" if number == self.at and self.hasFocus() else None
-        ring = ring or ("loss" if tree.ended[spot.node] else "line")
+        ring = "loss" if tree.ended[spot.node] else "line"
+        if self._magnifier.pinned == spot.node:
+            ring = "greedy"
+        elif number == self.at and self.hasFocus():
+            ring = "plan"
         painter.setPen(QPen(colours.color(ring), 1 if ring == "line" else 2))
         painter.setBrush(Qt.BrushStyle.NoBrush)
         painter.drawRect(spot.place)
@@ -127,43 +136,44 @@ class Sheet(QWidget):
             painter.setPen(colours.color("muted"))
             painter.drawText(words, Qt.AlignmentFlag.AlignRight, f"V {tree.value[spot.node]:.2f}")
 
-    def spot_at(self, point: QPointF) -> Spot | None:
-        """The frame there."""
-        return next((spot for spot in self.spots if spot.place.contains(point)), None)
+    def spot_at(self, point: QPointF) -> int | None:
+        """The number of the frame there."""
+        return next((number for number, spot in enumerate(self.spots) if spot.place.contains(point)), None)
 
     def mouseMoveEvent(self, event: QMouseEvent | None) -> None:
         """Hovering shows the frame large."""
         if event is not None:
-            self.pointed.emit(self.spot_at(event.position()))
+            number = self.spot_at(event.position())
+            self._magnifier.point(None if number is None else self.spots[number].node)
 
     def leaveEvent(self, event: QEvent | None) -> None:
         """Hovering ends."""
         del event
-        self.pointed.emit(None)
+        self._magnifier.point(None)
 
     def mousePressEvent(self, event: QMouseEvent | None) -> None:
         """Clicking pins."""
         if event is not None:
-            self._pin(self.spot_at(event.position()))
+            number = self.spot_at(event.position())
+            self.at = -1 if number is None else number
+            self._magnifier.pin(None if number is None else self.spots[number].node)
 
-    def _pin(self, spot: Spot | None) -> None:
-        self.pin = None if spot is None or spot.node == self.pin else spot.node
-        self.pinned.emit(None if self.pin is None else spot)
-        self.update()
+    def _pin(self) -> None:
+        if self.at >= 0:
+            self._magnifier.pin(self.spots[self.at].node)
 
-    def keyPressEvent(self, event: QKeyEvent | None) -> None:
-        """Page keys walk through the frames, Enter pins."""
-        if event is None or not self.spots:
-            return super().keyPressEvent(event)
-        move = {Qt.Key.Key_PageDown: 1, Qt.Key.Key_PageUp: -1}.get(Qt.Key(event.key()))
-        if move is not None:
-            self.at = min(max(self.at + move, 0), len(self.spots) - 1)
-            self.pointed.emit(self.spots[self.at])
-            self.update()
-        elif event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and self.at >= 0:
-            self._pin(self.spots[self.at])
-        else:
-            super().keyPressEvent(event)
+    def _walk(self, across: int, down: int = 0) -> None:
+        """To a frame so many places further in the reading order, or so many rows."""
+        if not self.spots:
+            return
+        to = min(max(self.at + across, 0), len(self.spots) - 1)
+        if down and self.at >= 0:
+            place = self.spots[self.at].place.translated(0, down * self._row)
+            there = [n for n, spot in enumerate(self.spots) if spot.place.top() == place.top()]
+            to = min(there, key=lambda n: abs(self.spots[n].place.left() - place.left()), default=self.at)
+        self.at = to
+        self._magnifier.point(self.spots[to].node)
+        self.walked.emit(self.spots[to].place.adjusted(0, 0, 0, CAPTION))
 
 
 class PlansPanel(Panel):
@@ -173,98 +183,26 @@ class PlansPanel(Panel):
 
     def __init__(self, feed: Feed) -> None:
         super().__init__(feed)
-        self.sheet = Sheet()
-        self.sheet.setAccessibleName("Imagined frames: Page Up and Page Down walk, Enter pins")
+        self.large = Magnifier(self)
+        self.sheet = Sheet(self.large)
+        self.sheet.setAccessibleName("Imagined frames: arrow keys walk, Enter pins")
         self.area = QScrollArea()
         self.area.setWidgetResizable(True)
         self.area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.area.setWidget(self.sheet)
         self.body.addWidget(self.area, 1)
-        self.large = Magnifier(self)
-        self.large.hide()
-        self.sheet.pointed.connect(self._point)
-        self.sheet.pinned.connect(self._pin)
-        self._pinned: Spot | None = None
+        self.sheet.walked.connect(self._follow)
 
     def show_moment(self, moment: Moment) -> None:
         """See :meth:`Panel.show_moment`."""
-        if self._pinned is not None and (self.large.index != moment.index):
-            self._pinned, self.sheet.pin = None, None
-            self.large.hide()
+        self.large.set_moment(moment)
         self.sheet.set_moment(moment, self.area.maximumViewportSize())
         self.aside.setText(summary(moment))
 
-    def _point(self, spot: Spot | None) -> None:
-        self._magnify(spot or self._pinned)
-
-    def _pin(self, spot: Spot | None) -> None:
-        self._pinned = spot
-        self._magnify(spot)
-
-    def _magnify(self, spot: Spot | None) -> None:
-        if spot is None or self.moment is None:
-            self.large.hide()
-        else:
-            self.large.set_spot(self.moment, spot, self._pinned is not None and spot.node == self._pinned.node)
-
-
-class Magnifier(QWidget):
-    """One imagined frame, large, in the corner of the panel."""
-
-    SIDE, FOOT = 252, 56
-
-    def __init__(self, parent: QWidget) -> None:
-        super().__init__(parent)
-        self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
-        self.resize(self.SIDE + 2 * theme.GAP, self.SIDE + self.FOOT + theme.GAP)
-        self.moment: Moment | None = None
-        self.spot: Spot | None = None
-        self.pinned = False
-
-    @property
-    def index(self) -> int:
-        """Of the moment it shows."""
-        return -1 if self.moment is None else self.moment.index
-
-    def set_spot(self, moment: Moment, spot: Spot, pinned: bool) -> None:
-        """Show that frame."""
-        self.moment, self.spot, self.pinned = moment, spot, pinned
-        parent = self.parentWidget()
-        if parent is not None:
-            self.move(parent.width() - self.width() - theme.MARGIN, parent.height() - self.height() - theme.MARGIN)
-        self.show()
-        self.raise_()
-        self.update()
-
-    def paintEvent(self, event: object) -> None:
-        """The frame and what is known of it."""
-        del event
-        if self.moment is None or self.spot is None or self.moment.tree is None:
-            return
-        tree, node, colours = self.moment.tree, self.spot.node, theme.colours()
-        painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        painter.setPen(QPen(colours.color("greedy" if self.pinned else "line"), 2))
-        painter.setBrush(colours.color("surface"))
-        painter.drawRoundedRect(QRectF(self.rect()).adjusted(1, 1, -1, -1), theme.RADIUS, theme.RADIUS)
-        frame = tree.frame(node)
-        if frame is not None:
-            draw_crisp(painter, image_of(frame), QRectF(theme.GAP, theme.GAP, self.SIDE, self.SIDE))
-        painter.setPen(colours.color("text"))
-        painter.setFont(theme.font(theme.TEXT))
-        words = QRectF(theme.GAP, self.SIDE + theme.GAP, self.SIDE, self.FOOT - theme.GAP)
-        pinned = " · pinned" if self.pinned else ""
-        end = " · predicted end" if tree.ended[node] else ""
-        text = (
-            f"{plural(int(tree.depth[node]), 'step')} ahead, after {spoken(int(tree.action[node]))}{pinned}\n"
-            f"reward {float(tree.reward[node]) or 0:g} · value {float(tree.value[node]):.2f}{end}"
-        )
-        painter.drawText(words, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, text)
-
-
-def plural(count: int, noun: str) -> str:
-    """A number of things."""
-    return f"{count:,} {noun}" + "s" * (count != 1)
+    def _follow(self, place: QRectF) -> None:
+        """Keep the frame that keys walked to in sight."""
+        self.area.ensureVisible(round(place.center().x()), round(place.center().y()), round(place.width() / 2),
+                                round(place.height() / 2) + 4)  # fmt: skip
 
 
 def summary(moment: Moment) -> str:

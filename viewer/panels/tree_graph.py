@@ -9,10 +9,11 @@ from PyQt6.QtGui import QMouseEvent, QPainter, QPainterPath, QPen
 from PyQt6.QtWidgets import QComboBox
 
 from jowa.viewer import theme
-from jowa.viewer.events import Moment, Path, Tree
+from jowa.viewer.events import Moment, Tree
 from jowa.viewer.feed import Feed
-from jowa.viewer.panels.panel import Canvas, Panel, draw_crisp, image_of, short
-from jowa.viewer.panels.plans import Magnifier, Spot, plural, summary
+from jowa.viewer.panels.magnifier import Magnifier
+from jowa.viewer.panels.panel import Canvas, Panel, draw_crisp, image_of, plural, short
+from jowa.viewer.panels.plans import summary
 
 MOST_NODES = 160
 """That are drawn: more could not be told apart."""
@@ -21,22 +22,35 @@ HEAD, FOOT = 36.0, 40.0
 
 
 class _Graph(Canvas):
-    """Tells where the mouse is."""
+    """Tells where the mouse is, and walks by keys."""
 
     def __init__(self, panel: TreeGraph) -> None:
         super().__init__(panel.paint, 200, 160)
         self._panel = panel
         self.setMouseTracking(True)
+        self.setAccessibleName("Search tree: arrow keys walk, Enter pins")
+        walk = panel.walk
+        self.set_keys({
+            Qt.Key.Key_Right: lambda: walk(1, 0), Qt.Key.Key_Left: lambda: walk(-1, 0),
+            Qt.Key.Key_Down: lambda: walk(0, 1), Qt.Key.Key_Up: lambda: walk(0, -1),
+            Qt.Key.Key_Return: panel.pin, Qt.Key.Key_Enter: panel.pin,
+        }, Qt.FocusPolicy.StrongFocus)  # fmt: skip
 
     def mouseMoveEvent(self, event: QMouseEvent | None) -> None:
         """Hovering shows the frame large."""
         if event is not None:
-            self._panel.point(event.position())
+            self._panel.large.point(self._panel.node_at(event.position()))
+
+    def mousePressEvent(self, event: QMouseEvent | None) -> None:
+        """Clicking pins."""
+        if event is not None:
+            self._panel.at = self._panel.node_at(event.position())
+            self._panel.pin()
 
     def leaveEvent(self, event: QEvent | None) -> None:
         """Hovering ends."""
         del event
-        self._panel.point(None)
+        self._panel.large.point(None)
 
 
 class TreeGraph(Panel):
@@ -47,15 +61,18 @@ class TreeGraph(Panel):
     def __init__(self, feed: Feed) -> None:
         super().__init__(feed)
         self._places: dict[int, QPointF] = {}
+        self.at: int | None = None
+        """The node that keys walked to, or that was clicked; None: the root."""
         self.width_by = QComboBox()
         self.width_by.addItems(["width by visits", "width by score"])
+        self.width_by.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.width_by.setAccessibleName("Width of the tree's branches")
         self.width_by.currentIndexChanged.connect(self.update)
         self._header.addWidget(self.width_by)
+        self.large = Magnifier(self)
         self.graph = _Graph(self)
         self.body.addWidget(self.graph, 1)
-        self.large = Magnifier(self)
-        self.large.hide()
+        self.large.changed.connect(self.graph.update)
 
     def show_moment(self, moment: Moment) -> None:
         """See :meth:`Panel.show_moment`."""
@@ -65,24 +82,41 @@ class TreeGraph(Panel):
         hidden = 0 if moment.tree is None else len(moment.tree.parent) - shown
         self.aside.setText(summary(moment) + (f" · the {shown} most visited shown" if hidden else ""))
         self._places = {} if moment.tree is None else place_nodes(moment.tree)
-        self.large.hide()
+        self.large.set_moment(moment)
+        if self.at not in self._places:
+            self.at = None
         self.graph.update()
 
-    def point(self, where: QPointF | None) -> None:
-        """The mouse is there."""
-        if where is None or self.moment is None or self.moment.tree is None:
-            self.large.hide()
-            return
-        nearest = min(
-            (node for node in self._places if node >= 0),
-            key=lambda node: (self._at(node) - where).manhattanLength(),
-            default=None,
-        )
+    def node_at(self, where: QPointF) -> int | None:
+        """The node that is drawn there, or near."""
+        nodes = [node for node in self._places if node >= 0]
+        nearest = min(nodes, key=lambda node: (self._at(node) - where).manhattanLength(), default=None)
         if nearest is None or (self._at(nearest) - where).manhattanLength() > THUMBNAIL:
-            self.large.hide()
+            return None
+        return nearest
+
+    def pin(self) -> None:
+        """Keep the frame of the node at hand, or let go."""
+        self.large.pin(self.at)
+
+    def walk(self, deeper: int, down: int) -> None:
+        """Towards the leaves or the root, or among the nodes of a depth."""
+        if self.moment is None or self.moment.tree is None:
             return
-        path = Path((nearest,), (int(self.moment.tree.action[nearest]),), 0.0, 0, None)
-        self.large.set_spot(self.moment, Spot(QRectF(), nearest, path), False)
+        tree, at = self.moment.tree, self.at
+        if at is None:
+            self.at = next(iter(tree.paths[0].nodes), None)
+        elif deeper < 0:
+            self.at = int(tree.parent[at]) if tree.parent[at] >= 0 else at
+        elif deeper > 0:
+            children = [node for node in tree.paths[0].nodes if tree.parent[node] == at]
+            children += [node for node in self._places if node >= 0 and tree.parent[node] == at]
+            self.at = children[0] if children else at
+        else:
+            level = [node for node in self._places if node >= 0 and tree.depth[node] == tree.depth[at]]
+            level.sort(key=lambda node: self._places[node].y())
+            self.at = level[min(max(level.index(at) + down, 0), len(level) - 1)]
+        self.large.point(self.at)
 
     def _at(self, node: int) -> QPointF:
         place, unit = (
@@ -153,11 +187,14 @@ class TreeGraph(Panel):
         assert self.moment is not None
         frame = self.moment.reconstruction if node < 0 else tree.frame(node)
         ended = node >= 0 and bool(tree.ended[node])
-        ring = colours.color("plan" if chosen or node < 0 else "loss" if ended else "line")
+        tone = "plan" if chosen or node < 0 else "loss" if ended else "line"
+        at_hand = node >= 0 and node == self.at and self.graph.hasFocus()
+        marked = at_hand or (node >= 0 and node == self.large.pinned)
+        ring = colours.color("greedy" if marked else tone)
         if (crowded and node >= 0) or frame is None:
-            painter.setPen(QPen(ring, 1.5))
+            painter.setPen(QPen(ring, 2.5 if marked else 1.5))
             painter.setBrush(colours.color("plan" if chosen else "surface"))
-            painter.drawEllipse(at, 4, 4)
+            painter.drawEllipse(at, *((6, 6) if marked else (4, 4)))
         else:
             box = QRectF(at.x() - THUMBNAIL / 2, at.y() - THUMBNAIL / 2, THUMBNAIL, THUMBNAIL)
             draw_crisp(painter, image_of(frame), box)

@@ -26,7 +26,7 @@ class ValueCurve(Panel):
         self.plot.setMouseEnabled(x=False, y=False)
         self.plot.hideButtons()
         self.plot.getPlotItem().setContentsMargins(0, 8, 4, 0)
-        self._curve = self.plot.plot([], [])
+        self._curve = self.plot.plot([], [], antialias=True)
         self._changed = pg.ScatterPlotItem(size=6, pxMode=True)
         self._gains = pg.ScatterPlotItem(size=9, pxMode=True, symbol="t1")
         self._losses = pg.ScatterPlotItem(size=9, pxMode=True, symbol="t")
