@@ -159,10 +159,14 @@ class Runner:
                 signal.signal(number, handler)
 
 
+def threads_of(width: int) -> int:
+    """Threads of each of ``width`` children at once: its share of the cores."""
+    return max(1, (os.cpu_count() or 1) // width)
+
+
 def child_environment(width: int) -> dict[str, str]:
-    """The environment of ``width`` children at once: each its share of the cores, unless the caller says otherwise."""
-    share = max(1, (os.cpu_count() or 1) // width)
-    return {"OMP_NUM_THREADS": str(share), **os.environ, "PYTHONUNBUFFERED": "1"}
+    """The environment of ``width`` children at once; threads are as the caller's environment says, if it does."""
+    return {"OMP_NUM_THREADS": str(threads_of(width)), **os.environ, "PYTHONUNBUFFERED": "1"}
 
 
 def last_line(log: Path) -> str:
