@@ -21,7 +21,7 @@ from jowa.suite import paper, studies
 from jowa.suite.jobs import Job, chosen
 from jowa.suite.ledger import RESULTS, Ledger, check_same_study, only_one
 from jowa.suite.plan import Asked, small_study
-from jowa.suite.runner import Outcome, Runner
+from jowa.suite.runner import Outcome, Runner, threads_of
 
 WIDE = 160
 """Columns of a table that is written to a file."""
@@ -103,7 +103,7 @@ class SuiteConfig:
         return small_study(
             Asked(
                 games, self.held_out, self.sizes, methods, self.seeds, self.episodes, self.scale, self.max_steps,
-                self.device,
+                self.device, threads_of(self.jobs),
             )
         )  # fmt: skip
 

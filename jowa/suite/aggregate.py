@@ -216,10 +216,10 @@ def _quality(result: Result) -> str:
 
 
 def _compare_with_usual(results: Sequence[Result], group: str, reference: Reference) -> Comparison:
-    """The agent as it is: no variant, greedy, pretrained where there is a choice, of the first size that there is."""
-    contenders = [Contender.of(result) for result in results]
+    """The agent as it is: no variant, greedy, pretrained where there is a choice, of the smallest size there is."""
+    cheapest = sorted(results, key=lambda result: result.training.parameters)
     usual = [
-        one for one in contenders
+        one for one in map(Contender.of, cheapest)
         if one.method == "jowa" and one.planned.name == "none" and one.pretrained is not False and not one.protocol
         and (group == "planning" or not one.variant)
     ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jowa.suite import commands, studies
 from jowa.suite.commands import Data
@@ -30,11 +30,18 @@ class Asked:
     max_steps: int
     """Agent steps after which an episode of play is cut off."""
     device: str = "auto"
+    threads: int = 1
+    """Of each job; for estimates alone."""
 
     @property
     def base(self) -> str:
         """The size of everything but the scaling curve."""
         return BASE if BASE in self.sizes else self.sizes[0]
+
+    @property
+    def speed(self) -> float:
+        """How much faster than on one core a job is: a step of M took 52 ms on one thread, 32 on two."""
+        return 1.0 if self.threads == 1 else 1.6
 
     def scaled(self, steps: int, least: int = 1) -> int:
         """So many steps, at this scale."""
@@ -43,7 +50,7 @@ class Asked:
 
 def small_study(asked: Asked) -> list[Job]:
     """All jobs of the small study, of all groups."""
-    return _Small(asked).jobs
+    return [replace(job, minutes=job.minutes / asked.speed) for job in _Small(asked).jobs]
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,7 @@ class _Small:
         asked, out = self.asked, f"evaluations/{name}.json"
         episodes = asked.episodes * asked.seeds
         arguments = commands.play_random(games, episodes, studies.EVALUATION_SEED, out, asked.max_steps)
-        minutes = self._minutes(len(games) * episodes, "random")
+        minutes = self._minutes(len(games) * episodes, studies.RANDOM_SECONDS)
         measured = Measured(name, groups, "random")
         self._play(f"evaluate/{name}", "jowa.suite.untrained", arguments, out, (), minutes, measured)
 
@@ -134,10 +141,11 @@ class _Small:
             trained = self._train(base.seed, asked.base, base, variant, options, ("ablations",))
             self._evaluate(trained, Planned(), ("ablations",))
         planner = self._train(
-            base.seed, asked.base, base, studies.PLANNING_VARIANT, studies.PLANNING_OPTIONS, ("planning", "ablations")
+            base.seed, asked.base, base, studies.PLANNING_VARIANT, studies.PLANNING_OPTIONS, ("planning",)
         )
+        some = tuple(game for game in asked.games if game in studies.PLANNING_GAMES) or asked.games
         for planned in studies.PLANS:
-            self._evaluate(planner, planned, ("planning", "ablations") if planned.name == "none" else ("planning",))
+            self._evaluate(planner, planned, ("planning",), games=some)
 
     def _train(
         self, seed: int, size: str, base: _Trained | None = None, variant: str = "", options: Sequence[str] = (),
@@ -222,36 +230,31 @@ class _Small:
     # Playing.
 
     def _evaluate(
-        self, trained: _Trained, planned: Planned | None, groups: tuple[str, ...], transfer: Transfer | None = None
-    ) -> None:
-        """A player of the training games, or of the game of a ``transfer``."""
+        self, trained: _Trained, planned: Planned | None, groups: tuple[str, ...], transfer: Transfer | None = None,
+        games: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        """A player of the training games (or ``games``), or of the game of a ``transfer``."""
         asked = self.asked
         how = "none" if planned is None else describe_planned(planned).replace(", ", "-").replace(" ", "-") or "none"
         id = f"{trained.job.removeprefix('train/')}/{how}"
-        games = asked.games if transfer is None else (transfer.game,)
+        games = (transfer.game,) if transfer is not None else games or asked.games
         out = f"evaluations/{id}.json"
         arguments = commands.evaluate(
             trained.agent, games, asked.episodes, studies.EVALUATION_SEED + trained.seed, out, asked.max_steps, planned
         )
-        seconds = "rival" if planned is None else planned.name
+        seconds = studies.DECISION_SECONDS + studies.IMAGINED_SECONDS * imagined_steps(planned or Planned())
         self._play(
             f"evaluate/{id}", "jowa.evaluate", arguments, out, (trained.job,),
-            self._minutes(len(games) * asked.episodes, seconds, planned),
+            self._minutes(len(games) * asked.episodes, seconds),
             Measured(
                 id, groups, trained.method, trained.size, trained.seed, trained.variant, planned or Planned(), transfer,
                 trained.job, trained.steps,
             ),
         )  # fmt: skip
 
-    def _minutes(self, episodes: int, player: str, planned: Planned | None = None) -> float:
-        """An estimate; imagined steps as a multiple of the usual plan's."""
-        work = 1.0
-        if planned is not None and planned.name == "beam":
-            work = (planned.width + planned.width**2 * max(planned.horizon - 1, 0)) / studies.USUAL_PLAN.width
-        elif planned is not None and planned.name == "mcts":
-            work = planned.simulations / 16
-        steps = min(studies.EPISODE_STEPS, self.asked.max_steps)
-        return episodes * steps * studies.PLAY_SECONDS[player] * work / 60
+    def _minutes(self, episodes: int, decision: float) -> float:
+        """An estimate, for so many seconds a decision."""
+        return episodes * min(studies.EPISODE_STEPS, self.asked.max_steps) * decision / 60
 
     def _play(
         self, name: str, module: str, arguments: commands.Arguments, out: str, needs: tuple[str, ...], minutes: float,
@@ -339,6 +342,13 @@ class _Small:
             steps * studies.RIVAL_STEP_SECONDS[kind], ("transfer",),
         )  # fmt: skip
         self._evaluate(trained, None, ("transfer",), Transfer(game, quality, data.transitions, pretrained=True))
+
+
+def imagined_steps(planned: Planned) -> int:
+    """Steps that a decision imagines at most."""
+    if planned.name == "beam" and planned.horizon:
+        return planned.width + planned.width**2 * (planned.horizon - 1)
+    return planned.simulations
 
 
 def _method(kind: str) -> Method:

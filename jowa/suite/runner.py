@@ -126,7 +126,9 @@ class Runner:
             stopped = self._stopped_by is not None and code != 0
             state = self.ledger.end(job.name, seconds, None if stopped else code)
             said = last_line(self.ledger.log(job.name))
-            if state == "begun" and self._stopped_by is None:
+            if code < 0:
+                said = f"it was ended by {signal.Signals(-code).name}; its last line: {said}"
+            elif state == "begun" and self._stopped_by is None:
                 state, said = "failed", f"it ended well but without {' and '.join(job.outputs)}; its last line: {said}"
             if state == "done":
                 self.on_done(job)
@@ -159,15 +161,19 @@ class Runner:
                 signal.signal(number, handler)
 
 
+def threads_of(width: int) -> int:
+    """Threads of each of ``width`` children at once: its share of the cores."""
+    return max(1, (os.cpu_count() or 1) // width)
+
+
 def child_environment(width: int) -> dict[str, str]:
-    """The environment of ``width`` children at once: each its share of the cores, unless the caller says otherwise."""
-    share = max(1, (os.cpu_count() or 1) // width)
-    return {"OMP_NUM_THREADS": str(share), **os.environ, "PYTHONUNBUFFERED": "1"}
+    """The environment of ``width`` children at once; threads are as the caller's environment says, if it does."""
+    return {"OMP_NUM_THREADS": str(threads_of(width)), **os.environ, "PYTHONUNBUFFERED": "1"}
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that is not empty."""
+    """The last line that a command wrote into its log and that is not empty."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - TAIL))
         lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "nothing"
+    return lines[-1] if lines and not lines[-1].startswith("$ ") else "nothing"

@@ -46,7 +46,7 @@ def test_otherwise_the_agents_own() -> None:
 def test_gumbel_is_a_plain_flag() -> None:
     """It turns on what the agent does not do by itself, and leaves alone one that does."""
     for given, gumbel in (([], False), (["--gumbel"], True)):
-        config = parse_options(EvaluateConfig, "evaluate", args=["unused", "--planner", "mcts", *given])
+        config = parse_options(EvaluateConfig, "evaluate", arguments=["unused", "--planner", "mcts", *given])
         assert planning_of(config, agent_of("tiny"), "Pong").planner.gumbel == gumbel
     own = PlannerConfig("mcts", gumbel=True)
     assert planning_of(EvaluateConfig(Path("unused")), agent_of("tiny", Planning(own)), "Pong").planner == own
@@ -54,7 +54,7 @@ def test_gumbel_is_a_plain_flag() -> None:
 
 def test_ends_are_ignored_when_asked() -> None:
     for given, respected in (([], True), (["--ignore-ends"], False)):
-        config = parse_options(EvaluateConfig, "evaluate", args=["unused", "--planner", "beam", *given])
+        config = parse_options(EvaluateConfig, "evaluate", arguments=["unused", "--planner", "beam", *given])
         assert planning_of(config, agent_of("tiny"), "Pong").planner.respect_ends == respected
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -10,6 +12,8 @@ output, what = Path(sys.argv[1]), sys.argv[2:]
 output.parent.mkdir(parents=True, exist_ok=True)
 tries = output.with_suffix(".tries")
 tries.write_text(tries.read_text() + "+" if tries.exists() else "+")
+if "die" in what:
+    os.kill(os.getpid(), signal.SIGKILL)
 print("at work")
 if "fail" in what:
     print("something broke", file=sys.stderr)

@@ -52,12 +52,12 @@ def parsed(job: Job) -> Any:
         module, arguments = arguments[4], arguments[5:]
     if module == "jowa.train":
         preset = get_train_preset(arguments[arguments.index("--preset") + 1])
-        config = parse_options(TrainConfig, module, default=preset, args=arguments)
+        config = parse_options(TrainConfig, module, default=preset, arguments=arguments)
         check_config(config)
         return config
     if module == "jowa.baselines":
         return None  # their own tests parse their options
-    return parse_options(PARSED[module], module, args=arguments)
+    return parse_options(PARSED[module], module, arguments=arguments)
 
 
 @pytest.fixture(scope="module")

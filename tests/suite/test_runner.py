@@ -96,6 +96,13 @@ def test_a_failure_skips_what_needs_it_and_nothing_else(tmp_path: Path) -> None:
     assert (tries(tmp_path, "a"), tries(tmp_path, "d")) == (2, 1), "what failed is tried again, what is done is not"
 
 
+def test_a_child_that_somebody_kills_is_a_failure_and_is_tried_again(tmp_path: Path) -> None:
+    notes = Notes()
+    assert run(tmp_path, [a_job("a", "die")], notes=notes).failed == ["do/a"]
+    assert notes.ended_jobs["do/a"] == ("failed", "it was ended by SIGKILL; its last line: nothing")
+    assert Ledger(tmp_path, [a_job("a", "die")]).state("do/a") == "failed"
+
+
 def test_to_end_well_without_the_output_is_a_failure(tmp_path: Path) -> None:
     notes = Notes()
     outcome = run(tmp_path, [a_job("a", "forget")], notes=notes)
