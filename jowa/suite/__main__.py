@@ -131,7 +131,7 @@ def run(config: SuiteConfig) -> None:
         _keep_missing(ledger)
         outcome = _work(config, ledger, jobs, lock)
         report(config.out, ledger)
-    _end(config, ledger, jobs, outcome)
+    end(ledger, jobs, outcome)
 
 
 def _list(config: SuiteConfig, ledger: Ledger, jobs: list[Job]) -> None:
@@ -187,16 +187,18 @@ def report(out: Path, ledger: Ledger) -> None:
     print(f"{len(results)} results in {out / RESULTS}, aggregated in {out / 'summary.json'}")
 
 
-def _end(config: SuiteConfig, ledger: Ledger, jobs: list[Job], outcome: Outcome) -> None:
-    """Say how it ended; raises :class:`JowaError` if something failed, SystemExit if it was stopped."""
+def end(ledger: Ledger, jobs: list[Job], outcome: Outcome) -> None:
+    """Say how it ended; raises SystemExit if it was stopped, :class:`JowaError` if something failed."""
     print(f"{len(outcome.done)} of {len(jobs)} jobs done", flush=True)
-    if outcome.failed:
-        lines = [f"{name} failed: see {ledger.log(name)}" for name in outcome.failed]
-        lines += [f"{name} was skipped: it needs what failed" for name in outcome.skipped]
-        raise JowaError("\n".join([*lines, "the same command tries them again"]))
+    lines = [f"{name} failed: see {ledger.log(name)}" for name in outcome.failed]
+    lines += [f"{name} was skipped: it needs what failed" for name in outcome.skipped]
     if outcome.stopped_by is not None:
-        print("stopped: run the same command again to go on; what was finished is kept", flush=True)
+        print(
+            "\n".join([*lines, "stopped: run the same command again to go on; what was finished is kept"]), flush=True
+        )
         raise SystemExit(128 + outcome.stopped_by)
+    if lines:
+        raise JowaError("\n".join([*lines, "the same command tries them again"]))
 
 
 @command

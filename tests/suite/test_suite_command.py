@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jowa.errors import JowaError
+from jowa.suite.__main__ import end
+from jowa.suite.jobs import Job
+from jowa.suite.ledger import Ledger
 from jowa.suite.results import read_results
+from jowa.suite.runner import Outcome
 
 
 def test_a_dry_run_lists_all_and_writes_nothing(command: Any, tmp_path: Path) -> None:
@@ -45,6 +51,22 @@ def test_mistakes_are_explained(command: Any, tmp_path: Path, options: list[str]
     assert not (tmp_path / "s").exists()
 
 
+def test_how_itended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = Job("train/a", "jowa.train", (), "a", ("a",))
+    ledger = Ledger(tmp_path, [job])
+    end(ledger, [job], Outcome(done=["train/a"]))
+    assert capsys.readouterr().out == "1 of 1 jobs done\n"
+    failed = Outcome(failed=["train/a"], skipped=["train/b"])
+    with pytest.raises(JowaError, match=r"train/a failed: see .*logs/train/a\.log\ntrain/b was skipped") as found:
+        end(ledger, [job], failed)
+    assert found.value.exit_code == 1
+    failed.stopped_by = signal.SIGTERM
+    with pytest.raises(SystemExit) as ended:
+        end(ledger, [job], failed)
+    said = capsys.readouterr().out
+    assert ended.value.code == 143 and "train/a failed" in said and "stopped: run the same command again" in said
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_very_small_study(command: Any, tmp_path: Path) -> None:
@@ -65,6 +87,6 @@ def test_a_very_small_study(command: Any, tmp_path: Path) -> None:
     assert {one["contender"]["name"] for one in summary["methods"]["standings"]} >= {"jowa M", "random", "data"}
     assert "jowa M has 1 of 3 seeds" in done.stdout and not (tmp_path / "s/work/jowa-M-seed0/checkpoints").exists()
     again = command("jowa.suite", *small)
-    assert again.returncode == 0 and "started" not in again.stderr and "6 of 6 jobs done" in again.stdout
+    assert again.returncode == 0 and "started" not in again.stderr and "7 of 7 jobs done" in again.stdout
     refused = command("jowa.suite", *small[:3], "1.0", *small[4:])
     assert refused.returncode == 2 and "begun with scale 0.0005, now it is 1.0" in refused.stderr
