@@ -9,6 +9,7 @@ many seconds after the file exists, one after the other.  The answer is a line w
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import importlib
 import json
 import os
@@ -21,7 +22,7 @@ import traceback
 import warnings
 from typing import Any
 
-TIMEOUT = 200.0
+TIMEOUT, GRACE = 200.0, 5.0
 
 
 def run(job: dict[str, Any]) -> int:
@@ -29,6 +30,7 @@ def run(job: dict[str, Any]) -> int:
     for stream, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(job[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    faulthandler.enable(2)
     os.chdir(job["cwd"])
     os.environ.update(job["env"])
     if job["largest_file"]:
@@ -80,18 +82,21 @@ def signal_when_due(child: int, signals: list[list[Any]], seen: dict[int, float]
 
 
 def wait_for(children: list[int], jobs: list[dict[str, Any]]) -> list[int]:
-    """Exit codes, negative for a signal; after :data:`TIMEOUT` seconds the rest is killed."""
+    """Exit codes, negative for a signal; after :data:`TIMEOUT` seconds the rest says where it stands and is killed."""
     codes: dict[int, int] = {}
     seen: dict[int, float] = {}
-    deadline = time.monotonic() + TIMEOUT
+    deadline, told = time.monotonic() + TIMEOUT, set()
     while len(codes) < len(children):
         for child, job in zip(children, jobs, strict=True):
             if child not in codes:
                 ended, status = os.waitpid(child, os.WNOHANG)
                 if ended:
                     codes[child] = os.waitstatus_to_exitcode(status)
-                elif time.monotonic() > deadline:
+                elif time.monotonic() > deadline + GRACE:
                     os.kill(child, signal.SIGKILL)
+                elif time.monotonic() > deadline and child not in told:
+                    told.add(child)
+                    os.kill(child, signal.SIGABRT)
                 else:
                     signal_when_due(child, job.get("signals", []), seen)
         time.sleep(0.005)

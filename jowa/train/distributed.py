@@ -99,6 +99,14 @@ class Place:
         return flag
 
 
+_KEPT: list[Any] = []
+"""The groups of this process, until it ends.
+
+Were a wrapped module the last to hold one, its destructor would join Gloo's threads without giving up the interpreter's
+lock, which those may need to free a tensor: now and then a finished run would hang.
+"""
+
+
 @contextmanager
 def process_group(device_name: str) -> Iterator[Place]:
     """Join the peers that ``torchrun`` started, or be alone."""
@@ -116,6 +124,7 @@ def process_group(device_name: str) -> Iterator[Place]:
     torch.distributed.init_process_group(backend, store=_store(), rank=int(os.environ["RANK"]), world_size=world)
     try:
         waiting = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+        _KEPT.extend([torch.distributed.group.WORLD, waiting])
         yield Place(torch.distributed.get_rank(), world, device, waiting)
     finally:
         torch.distributed.destroy_process_group()
