@@ -18,7 +18,7 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 pytest.importorskip("PyQt6.QtWidgets")
 pytest.importorskip("pyqtgraph")
 
-from PyQt6.QtCore import QEvent, QEventLoop, QObject, QPointF, Qt, QTimer
+from PyQt6.QtCore import QCoreApplication, QEvent, QEventLoop, QObject, QPointF, Qt, QTimer
 from PyQt6.QtGui import QMouseEvent
 from PyQt6.QtWidgets import QApplication
 
@@ -70,10 +70,15 @@ def resident() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+@pytest.fixture(scope="module")
+def application() -> QCoreApplication:
+    """One for all tests: Qt does not outlive a second."""
+    return QApplication.instance() or QApplication([])
+
+
 @pytest.fixture
-def open_window(tmp_path: Path) -> Iterator[Callable[..., Window]]:
+def open_window(application: QCoreApplication, tmp_path: Path) -> Iterator[Callable[..., Window]]:
     """Makes windows that play as fast as they can."""
-    QApplication.instance() or QApplication([])
     made: list[Window] = []
 
     def make(agent: Agent, game: str = "Pong") -> Window:
@@ -90,6 +95,7 @@ def open_window(tmp_path: Path) -> Iterator[Callable[..., Window]]:
     for window in made:
         window.close()
         window.session.close(10)
+    application.processEvents()
 
 
 def live(until: Callable[[], bool]) -> None:
@@ -214,7 +220,9 @@ def test_a_whole_episode(compare, open_window, game: str) -> None:
     source = os.environ.get("VIEWER_AGENT") or default_agent()
     if source is None:
         pytest.skip("no agent is shipped or trained here: name one in VIEWER_AGENT")
-    window = open_window(load_agent(source, "cpu"), game)
+    agent = load_agent(source, "cpu")
+    window = open_window(agent, game)
+    window.session.send(told.SetPlanner.to(name=agent.planning.planner.name))  # the viewer would show a search
     over: list[str] = []
     window.feed.notice.connect(lambda notice: over.append(notice.text) if "Episode over" in notice.text else None)
     start = time.perf_counter()
@@ -222,8 +230,9 @@ def test_a_whole_episode(compare, open_window, game: str) -> None:
     seconds = time.perf_counter() - start
     window.session.send(told.Pause())
     record = next(record for record in window.session._play.history if record.ended)
+    how = f"{Path(source).name}, planner {record.thought.config.name}"
     compare.note(
-        f"viewer: a whole episode of {game}", record.thought.config.name, score=record.score, steps=record.step,
-        seconds=seconds, decisions_per_second=record.step / seconds,
+        f"viewer: a whole episode of {game}", how, score=record.score, steps=record.step, seconds=seconds,
+        decisions_per_second=record.step / seconds,
     )  # fmt: skip
     assert window.dialog is None and record.step > 100

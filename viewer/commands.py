@@ -78,6 +78,8 @@ class LoadAgent(Command):
     """Use another agent: a folder, ``demo``, or an id of a model hub (``owner/name``).  The episode goes on."""
 
     source: str
+    own_game: bool = True
+    """Whether to begin, where nothing is played yet, with a game that it was trained on."""
 
 
 @dataclass(frozen=True)

@@ -76,14 +76,14 @@ class Play:
         config = replace(own, **chosen)
         return replace(config, horizon=min(config.horizon, longest - 1))
 
-    def load(self, source: str) -> None:
+    def load(self, source: str, own_game: bool) -> None:
         """Load another agent; the real game goes on with it."""
         agent = load_agent(source)
         game = self.state.game
         self.use(agent, source)
         if self.state.mode == "dream":
             self._wake("play")
-        if self._real is None and agent.tasks and game not in agent.tasks:
+        if own_game and self._real is None and agent.tasks and game not in agent.tasks:
             game = next(iter(agent.tasks))
             self.state = replace(self.state, game=game)
         elif agent.tasks and game not in agent.tasks:

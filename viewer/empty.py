@@ -23,7 +23,7 @@ class EmptyState(QWidget):
         outer.setSpacing(theme.GAP)
         outer.addStretch(2)
         self._add(outer, "Watch an agent think", theme.font(theme.LARGE + 4, bold=True))
-        self._add(outer, "It plays an Atari game, and shows the plans that it weighs. First it needs an agent:")
+        self._add(outer, "Agents play real Atari games here and show the plans that they weigh. Open one to begin:")
         outer.addSpacing(theme.MARGIN)
         row = QHBoxLayout()
         row.setSpacing(theme.GAP)
@@ -38,7 +38,7 @@ class EmptyState(QWidget):
         row.addStretch(1)
         outer.addLayout(row)
         outer.addSpacing(2 * theme.MARGIN)
-        self._add(outer, "Or train a small one, which takes minutes, and open it here:")
+        self._add(outer, "None yet? Train a small one, which takes minutes, then open runs/demo/agent:")
         command = self._add(outer, TRAIN, theme.font(theme.TEXT + 1, fixed=True))
         command.setProperty("role", "command")
         command.setTextInteractionFlags(

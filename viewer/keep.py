@@ -44,8 +44,15 @@ def save_picture(widget: QWidget, path: Path, small: bool = False) -> None:
 
     picture = Image.fromarray(picture_of(widget))
     if small:
-        picture = picture.quantize(256, dither=Image.Dither.NONE)
+        picture = in_256_colours(picture)
     atomic_write(path, lambda temporary: picture.save(temporary, format="PNG", optimize=small))
+
+
+def in_256_colours(picture: Image.Image) -> Image.Image:
+    """The palette is spread over all colours, so that a mark of a few pixels keeps its own."""
+    from PIL import Image
+
+    return picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
 
 
 class Film:
@@ -187,7 +194,7 @@ class _Palette:
             if np.abs(seen - picture[::4, ::4]).mean() > self.FIT:
                 found = None
         if found is None:
-            found = self._from = image.quantize(256, dither=Image.Dither.NONE)
+            found = self._from = in_256_colours(image)
         colours = np.full((256, 4), 255, np.uint8)
         known = np.array(found.getpalette(), np.uint8).reshape(-1, 3)
         colours[: len(known), 1:] = known

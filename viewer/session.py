@@ -187,9 +187,9 @@ class Session:
             case told.SetSpeed(speed):
                 self._due = 0.0
                 play.tell(speed=speed)
-            case told.LoadAgent(source):
+            case told.LoadAgent(source, own_game):
                 play.tell(busy=f"Loading {source} …")
-                play.load(source)
+                play.load(source, own_game)
                 play.tell(busy=None)
             case told.Press(action):
                 play.pressed = action

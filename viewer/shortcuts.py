@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PyQt6.QtCore import Qt
 from PyQt6.QtWidgets import QDialog, QDialogButtonBox, QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from jowa.viewer import theme
@@ -83,12 +82,14 @@ SHORTCUTS = (
 )
 MENUS = tuple(dict.fromkeys(shortcut.menu for shortcut in SHORTCUTS))
 ELSEWHERE = (
-    ("While you play", (("Arrow keys", "move the stick"), ("Space, X", "the button"))),
+    ("While you play", (("Arrow keys", "move the stick"), ("Space or X", "the button"))),
     ("In plans, tree, timeline", (
-        ("1, 2, 4, Tab", "go there"), ("Arrow keys", "walk"), ("Page Up, Page Down", "walk further"),
+        ("1, 2, 4 or Tab", "go there"), ("Arrow keys", "walk"), ("Page Up, Page Down", "walk on"),
         ("Enter", "pin a frame, or let go"), ("Esc", "leave"),
     )),
-    ("On buttons and fields", (("Tab, Shift+Tab", "to the next, back"), ("Space", "press"), ("Up, Down", "change"))),
+    ("On buttons and fields", (
+        ("Tab or Shift+Tab", "to the next or back"), ("Space", "press"), ("Up or Down", "change"),
+    )),
 )  # fmt: skip
 """Keys that are no actions of the window, by where they work."""
 COLUMNS = 3
@@ -106,48 +107,41 @@ class ShortcutSheet(QDialog):
         super().__init__(parent)
         self.setWindowTitle("Keyboard shortcuts")
         outer = QVBoxLayout(self)
+        outer.setContentsMargins(*[2 * theme.MARGIN] * 4)
         columns = QHBoxLayout()
         columns.setSpacing(8 * theme.UNIT)
         outer.addLayout(columns)
         groups: list[tuple[str, Sequence[tuple[str, str]]]] = [
-            (menu.replace("&", ""), [(", ".join(s.keys), plain(s.text)) for s in SHORTCUTS if s.menu == menu])
+            (menu.replace("&", ""), [(" or ".join(s.keys), plain(s.text)) for s in SHORTCUTS if s.menu == menu])
             for menu in MENUS
         ]
         groups += ELSEWHERE
         share = sum(len(rows) + 2 for _, rows in groups) / COLUMNS
-        used = 0.0
-        column = self._add_column(columns)
+        used = share
         for title, rows in groups:
             if used + len(rows) / 2 > share:
-                column, used = self._add_column(columns), 0.0
+                grid, used = QGridLayout(), 0.0
+                grid.setHorizontalSpacing(theme.MARGIN)
+                grid.setVerticalSpacing(theme.UNIT)
+                column = QVBoxLayout()
+                column.addLayout(grid)
+                column.addStretch(1)
+                columns.addLayout(column)
             used += len(rows) + 2
-            self._add_group(column, title, rows)
-        for index in range(columns.count()):
-            layout = columns.itemAt(index)
-            if isinstance(layout, QVBoxLayout):
-                layout.addStretch(1)
+            _add_group(grid, title, rows)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
         buttons.rejected.connect(self.reject)
         outer.addWidget(buttons)
 
-    def _add_column(self, columns: QHBoxLayout) -> QVBoxLayout:
-        column = QVBoxLayout()
-        column.setSpacing(theme.GAP)
-        columns.addLayout(column)
-        return column
 
-    def _add_group(self, column: QVBoxLayout, title: str, rows: Sequence[tuple[str, str]]) -> None:
-        heading = QLabel(title)
-        heading.setFont(theme.font(theme.TEXT + 1, bold=True))
-        column.addWidget(heading)
-        grid = QGridLayout()
-        grid.setHorizontalSpacing(theme.MARGIN)
-        grid.setVerticalSpacing(theme.UNIT)
-        for row, (keys, text) in enumerate(rows):
-            label = QLabel(keys)
-            label.setProperty("role", "muted")
-            grid.addWidget(label, row, 0, Qt.AlignmentFlag.AlignRight)
-            grid.addWidget(QLabel(text), row, 1)
-        grid.setColumnStretch(1, 1)
-        column.addLayout(grid)
-        column.addSpacing(theme.UNIT)
+def _add_group(grid: QGridLayout, title: str, rows: Sequence[tuple[str, str]]) -> None:
+    first = grid.rowCount()
+    heading = QLabel(title)
+    heading.setFont(theme.font(theme.TEXT + 1, bold=True))
+    heading.setContentsMargins(0, 0 if first == 1 else theme.MARGIN, 0, theme.UNIT)
+    grid.addWidget(heading, first, 0, 1, 2)
+    for row, (keys, text) in enumerate(rows, first + 1):
+        label = QLabel(keys)
+        label.setProperty("role", "muted")
+        grid.addWidget(label, row, 0)
+        grid.addWidget(QLabel(text), row, 1)

@@ -161,17 +161,20 @@ def open_window(options: Options, settings: Any, agent: str | None) -> Any:
     if given := {name: value for name, value in changes.items() if value is not None}:
         session.send(told.SetPlanner(tuple(given.items())))
     if agent is not None:
-        session.send(told.LoadAgent(agent))
-        if options.game is not None:
-            session.send(told.SetGame(options.game))
+        session.send(told.LoadAgent(agent, own_game=options.game is None))
     session.start()
     return window
 
 
 def _render(options: Options, window: Any) -> int:
     """The film or the pictures."""
+    from PyQt6.QtCore import qInstallMessageHandler
+
     from jowa.viewer import headless
 
+    # Without a display Qt says of every window that it cannot hint at its size.
+    qInstallMessageHandler(lambda kind, where, text: None if "propagateSizeHints" in (text or "") else
+                           print(text, file=sys.stderr))  # fmt: skip
     window.show()
     try:
         if options.screenshots is not None:

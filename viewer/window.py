@@ -252,7 +252,7 @@ class Window(QMainWindow):
             "dream": f"you dream: {keys}" if state.person else "the agent dreams",
             "replay": state.recording or "",
         }[state.mode]
-        parts = [state.busy or what, "" if state.agent is None else agent_name(state.agent)]
+        parts = [state.busy or what, agent_name(state.agent)] if state.agent else [state.busy or "no agent yet"]
         self.standing.setText("  ·  ".join(filter(None, parts)))
 
     def _free_game_keys(self, person: bool) -> None:

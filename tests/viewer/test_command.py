@@ -17,6 +17,8 @@ pytest.importorskip("PyQt6.QtWidgets")
 pytest.importorskip("pyqtgraph")
 
 from jowa.agent import Agent
+from jowa.errors import UsageError
+from jowa.viewer import start
 
 
 def run(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
@@ -35,6 +37,20 @@ def test_no_display_gives_one_sentence_and_the_headless_hint(display: dict[str, 
     ended = viewer(**display)
     assert ended.returncode == 2
     assert len(ended.stderr.strip().splitlines()) == 1 and "--headless --out clip.mp4" in ended.stderr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems need no libraries for windows")
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [("could not connect to display :1", "no display"), ('Could not load the Qt platform plugin "xcb"', "apt install")],
+)
+def test_what_keeps_qt_from_opening_a_window_is_told(monkeypatch: pytest.MonkeyPatch, said: str, words: str) -> None:
+    monkeypatch.setenv("DISPLAY", ":1")
+    monkeypatch.delenv("QT_QPA_PLATFORM")
+    failed = subprocess.CompletedProcess([], -6, "", f"qt.qpa.plugin: {said}\n")
+    monkeypatch.setattr(start.subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(UsageError, match=f"{words}.*--headless"):
+        start.check_display(False)
 
 
 @pytest.mark.slow

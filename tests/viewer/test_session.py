@@ -344,7 +344,7 @@ def test_closing_in_the_midst_of_a_search_does_not_wait(agent: Agent, slow_agent
 def test_an_ended_episode_is_told_and_a_new_one_begins(drive: Drive, sprite_store: Path) -> None:
     driver = drive()
     driver.session.send(told.OpenRecording(sprite_store, "Pong", 0), told.SetSpeed(None), told.Run())
-    assert "Episode over" in driver.wait(Notice).text
+    driver.wait(Notice, lambda notice: "Episode over" in notice.text)
     first = driver.wait(Moment, lambda moment: moment.ended).episode
     assert driver.wait(Moment, lambda moment: moment.episode > first).step < 20
 

@@ -118,7 +118,7 @@ class CriticPanel(Panel):
             painter.drawPolygon(QPointF(2, middle - 5), QPointF(10, middle), QPointF(2, middle + 5))
         elif greedy:
             painter.setBrush(colours.color("greedy"))
-            painter.drawEllipse(QPointF(6, middle), 4, 4)
+            painter.drawPolygon(*_diamond(6, middle))
         painter.setFont(theme.font(size, fixed=True))
         painter.setPen(colours.color(tone))
         number = QRectF(line.right() - NUMBER, line.top(), NUMBER, line.height())
@@ -198,10 +198,15 @@ class CriticPanel(Panel):
         painter.setBrush(colours.color("plan"))
         painter.drawPolygon(QPointF(2, middle - 5), QPointF(10, middle), QPointF(2, middle + 5))
         painter.setBrush(colours.color("greedy"))
-        painter.drawEllipse(QPointF(62, middle), 4, 4)
+        painter.drawPolygon(*_diamond(62, middle))
         painter.setPen(colours.color("muted"))
         painter.drawText(QRectF(14, place.top(), 44, place.height()), Qt.AlignmentFlag.AlignVCenter, "plan")
         painter.drawText(QRectF(70, place.top(), 60, place.height()), Qt.AlignmentFlag.AlignVCenter, "greedy")
+
+
+def _diamond(x: float, y: float) -> tuple[QPointF, ...]:
+    """Not a circle, which stands for the button."""
+    return QPointF(x - 5, y), QPointF(x, y - 5), QPointF(x + 5, y), QPointF(x, y + 5)
 
 
 def _nice(step: float) -> float:

@@ -82,7 +82,7 @@ class HindsightPanel(Panel):
             Qt.AlignmentFlag.AlignLeft,
             "came true of what was imagined 1 step ago, over time",
         )
-        plot = box.adjusted(40, 4, 0, -6)
+        plot = box.adjusted(40, 4, -3, -6)
         for share in (0.0, 0.5, 1.0):
             y = plot.bottom() - share * plot.height()
             painter.setPen(QPen(colours.color("line"), 1))

@@ -153,10 +153,10 @@ def fit(width: float, height: float, place: QRectF) -> QRectF:
 
 
 def short(action: int) -> str:
-    """An action in as few signs as possible: an arrow, and ● for the button."""
+    """An action in as few signs as possible: an arrow, ● for the button, ○ for nothing."""
     name = ACTIONS[action]
     if name == "NOOP":
-        return "·"
+        return "○"
     fire = name.endswith("FIRE")
     return ARROWS.get(name.removesuffix("FIRE"), "") + "●" * fire
 

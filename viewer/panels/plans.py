@@ -12,9 +12,12 @@ from jowa.viewer import theme
 from jowa.viewer.events import Moment, Path
 from jowa.viewer.feed import Feed
 from jowa.viewer.panels.magnifier import Magnifier
-from jowa.viewer.panels.panel import Keyed, Panel, draw_crisp, image_of, short
+from jowa.viewer.panels.panel import Keyed, Panel, draw_crisp, image_of, plural, short
 
-SMALLEST, LARGEST, LABEL, CAPTION, ROW_GAP = 84, 168, 96, 20, 10
+SMALLEST, LARGEST, LABEL, CAPTION, ROW_GAP, SCROLLBAR = 84, 168, 96, 20, 10, 12
+
+
+NO_SEARCH = "Greedy play imagines nothing.\nPress B for beam search, or T for Monte Carlo tree search."
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Sheet(Keyed):
         self.moment, self.spots = moment, []
         paths = moment.tree.paths if moment.tree is not None else ()
         deepest = max((len(path.nodes) for path in paths), default=1) or 1
-        across = (room.width() - LABEL) // deepest - theme.GAP
+        across = (room.width() - LABEL - SCROLLBAR) // deepest - theme.GAP
         down = room.height() // min(max(len(paths), 1), 4) - CAPTION - ROW_GAP
         self.side = min(max(min(across, down), SMALLEST), LARGEST)
         for row, path in enumerate(paths):
@@ -76,7 +79,11 @@ class Sheet(Keyed):
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         seen = QRectF(event.rect())  # type: ignore[attr-defined]
         tree = self.moment.tree if self.moment is not None else None
-        if self.moment is None or tree is None:
+        if self.moment is None:
+            return
+        if tree is None:
+            painter.setPen(theme.colours().color("muted"))
+            painter.drawText(QRectF(self.rect()), Qt.AlignmentFlag.AlignCenter, NO_SEARCH)
             return
         for row, path in enumerate(tree.paths):
             if seen.intersects(QRectF(0, row * self._row, self.width(), self._row)):
@@ -209,9 +216,10 @@ def summary(moment: Moment) -> str:
     """How the decision was reached, in one line."""
     config = moment.planner
     if moment.tree is None:
-        return "no plans: greedy in Q, nothing is imagined"
+        return "greedy play: the action with the highest Q"
     count = len(moment.tree.parent)
     if config.name == "mcts":
-        return f"MCTS · {count:,} imagined states"
+        return f"MCTS · {plural(count, 'imagined state')}"
     pruned = sum(path.rank < 0 for path in moment.tree.paths)
-    return f"beam {config.width} × {config.horizon} · {len(moment.tree.paths) - pruned} kept, {pruned} pruned"
+    kept = len(moment.tree.paths) - pruned
+    return f"beam of {config.width}, {plural(config.horizon, 'step')} ahead · {kept} kept, {pruned} pruned"

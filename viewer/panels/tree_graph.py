@@ -13,12 +13,12 @@ from jowa.viewer.events import Moment, Tree
 from jowa.viewer.feed import Feed
 from jowa.viewer.panels.magnifier import Magnifier
 from jowa.viewer.panels.panel import Canvas, Panel, draw_crisp, image_of, plural, short
-from jowa.viewer.panels.plans import summary
+from jowa.viewer.panels.plans import NO_SEARCH, summary
 
 MOST_NODES = 160
 """That are drawn: more could not be told apart."""
 THUMBNAIL = 44.0
-HEAD, FOOT = 36.0, 40.0
+HEAD, FOOT, WORDS, LINE = 36.0, 40.0, 60.0, 13.0
 
 
 class _Graph(Canvas):
@@ -119,10 +119,8 @@ class TreeGraph(Panel):
         self.large.point(self.at)
 
     def _at(self, node: int) -> QPointF:
-        place, unit = (
-            QRectF(self.graph.rect()).adjusted(THUMBNAIL / 2 + 2, HEAD, -THUMBNAIL - 20, -FOOT),
-            self._places[node],
-        )
+        place = QRectF(self.graph.rect()).adjusted(THUMBNAIL / 2 + 2, HEAD, -THUMBNAIL / 2 - WORDS, -FOOT)
+        unit = self._places[node]
         return QPointF(place.left() + unit.x() * place.width(), place.top() + unit.y() * place.height())
 
     def paint(self, painter: QPainter, place: QRectF) -> None:
@@ -132,8 +130,7 @@ class TreeGraph(Panel):
         tree, colours = self.moment.tree, theme.colours()
         if tree is None:
             painter.setPen(colours.color("muted"))
-            painter.drawText(place, Qt.AlignmentFlag.AlignCenter, "Greedy play imagines nothing.\n"
-                             "Choose beam search or MCTS to see a tree.")  # fmt: skip
+            painter.drawText(place, Qt.AlignmentFlag.AlignCenter, NO_SEARCH)
             return
         chosen = set(tree.paths[0].nodes)
         kept = {node for path in tree.paths if path.rank >= 0 for node in path.nodes}
@@ -146,9 +143,12 @@ class TreeGraph(Panel):
                 painter.setBrush(Qt.BrushStyle.NoBrush)
                 painter.drawPath(_branch(self._at(int(tree.parent[node])), self._at(node)))
         self._words(painter, place, tree)
-        crowded = self._crowded(tree)
+        room = self._room(tree)
+        crowded = min(room.values()) < THUMBNAIL + 4
         for node in self._places:
             self._node(painter, tree, node, node in chosen, crowded)
+            if node >= 0 and (node in chosen or room[int(tree.depth[node])] >= LINE):
+                self._label(painter, tree, node, node in chosen, crowded)
 
     def _words(self, painter: QPainter, place: QRectF, tree: Tree) -> None:
         """Depths above, what colours mean below."""
@@ -176,11 +176,13 @@ class TreeGraph(Panel):
             weights = (tree.score - np.nanmin(tree.score)).astype(np.float64)
         return np.nan_to_num(weights / max(float(np.nanmax(weights)), 1e-9))
 
-    def _crowded(self, tree: Tree) -> bool:
-        """Whether pictures would overlap."""
-        depths = tree.depth[[node for node in self._places if node >= 0]]
-        most = int(np.bincount(depths).max())
-        return most * (THUMBNAIL + 4) > self.graph.height() - HEAD - FOOT
+    def _room(self, tree: Tree) -> dict[int, float]:
+        """At each depth, the smallest distance from a node to the next."""
+        heights: dict[int, list[float]] = {}
+        for node in self._places:
+            if node >= 0:
+                heights.setdefault(int(tree.depth[node]), []).append(self._at(node).y())
+        return {depth: float(np.diff(sorted(ys)).min(initial=1e9)) for depth, ys in heights.items()}
 
     def _node(self, painter: QPainter, tree: Tree, node: int, chosen: bool, crowded: bool) -> None:
         colours, at = theme.colours(), self._at(node)
@@ -201,18 +203,21 @@ class TreeGraph(Panel):
             painter.setPen(QPen(ring, 2))
             painter.setBrush(Qt.BrushStyle.NoBrush)
             painter.drawRect(box)
-        if node < 0:
-            return
+
+    def _label(self, painter: QPainter, tree: Tree, node: int, chosen: bool, crowded: bool) -> None:
+        """The action that leads to a node, and what it is worth where there is room."""
+        at, said = self._at(node), short(int(tree.action[node]))
         painter.setFont(theme.font(theme.SMALL, bold=chosen))
-        painter.setPen(colours.color("plan" if chosen else "muted"))
-        left = at.x() + (8 if crowded else THUMBNAIL / 2 + 5)
+        painter.setPen(theme.colours().color("plan" if chosen else "muted"))
         leaf = not (tree.parent == node).any()
-        said = short(int(tree.action[node]))
-        if not crowded and leaf:
+        left = at.x() + (8 if crowded else THUMBNAIL / 2 + 5)
+        if crowded:
+            painter.drawText(QPointF(left, at.y() + (4 if leaf else -6)), said)
+        elif leaf:
             painter.drawText(QPointF(left, at.y() - 3), said)
             painter.drawText(QPointF(left, at.y() + 12), f"{float(tree.score[node]):+.2f}")
-        elif leaf or not crowded:
-            painter.drawText(QPointF(left, at.y() + 4 if crowded else at.y() - THUMBNAIL / 2 + 6), said)
+        else:
+            painter.drawText(QPointF(left, at.y() - THUMBNAIL / 2 + 6), said)
 
 
 def place_nodes(tree: Tree) -> dict[int, QPointF]:
