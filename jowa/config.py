@@ -26,15 +26,16 @@ TOKENS_PER_STEP = TOKENS_PER_FRAME + 1
 class TokenizerConfig:
     """The VQ-VAE between frames and tokens."""
 
-    encoder: Literal["published", "local"] = "published"
-    """Architecture: ``published`` (needed for released weights; every token sees the whole frame) or
-    ``local`` (a token sees only its own 14 x 14 patch: trains faster, changes fewer tokens a step)."""
+    encoder: Literal["published", "local", "patches"] = "published"
+    """Architecture: ``published`` (needed for released weights; every token sees the whole frame), ``local`` (a token
+    sees only its own 14 x 14 patch: trains faster, changes fewer tokens a step) or ``patches`` (no network: the codes
+    are clusters of such patches, found before the first step; ``code_dim`` is their 196 pixels)."""
     vocab_size: int = 2048
     """Vectors in the codebook."""
     code_dim: int = 512
     """Width of a codebook vector."""
     channels: int = 64
-    """Width of the convolutions (published) or of the position-wise layers (local)."""
+    """Width of the convolutions (published) or of the position-wise layers (local); no matter for ``patches``."""
     z_channels: int = 512
     """Channels between the encoder and the 1 x 1 convolution to the codebook (published only)."""
 

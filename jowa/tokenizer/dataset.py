@@ -1,8 +1,9 @@
-"""Tokenising a whole data set, shard by shard, alone or with others."""
+"""What needs the whole data set: its tokens, made shard by shard, alone or with others; its distinct patches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,10 +11,16 @@ from numpy.typing import NDArray
 
 from jowa.data.store import EpisodeStore
 from jowa.data.tokens import Encode, TokenStore
+from jowa.tokenizer.local import GRID, PATCH
+from jowa.tokenizer.patches import PIXELS
 from jowa.tokenizer.tokenizer import Tokenizer
 
 ENCODE_CHUNK = 1024
 """Frames encoded at once."""
+PATCHES_PER_GAME = 20_000
+"""Distinct patches that are clustered, at most."""
+STRETCH = 512
+"""Frames read at once to find them."""
 
 
 def encoder(tokenizer: Tokenizer, device: torch.device, autocast: torch.dtype | None) -> Encode:
@@ -62,3 +69,33 @@ def encode_missing(
         tokens.finish(store, games)
     wait()
     return done
+
+
+def distinct_patches(
+    store: EpisodeStore, game: str, table: Mapping[str, NDArray[Any]], seed: int, most: int = PATCHES_PER_GAME
+) -> NDArray[np.uint8]:
+    """uint8 (N, 196): ``most`` of the patches that occur in the episodes of ``table``, each once, drawn evenly.
+
+    Raises :class:`DataError` for a damaged data set.
+    """
+    found = np.empty((0, PIXELS), np.uint8)
+    for frames in _stretches(store, game, table):
+        patches = frames.reshape(-1, GRID, PATCH, GRID, PATCH).swapaxes(2, 3).reshape(-1, GRID * GRID, PIXELS)
+        changed = np.ones(patches.shape[:2], bool)
+        changed[1:] = (patches[1:] != patches[:-1]).any(-1)
+        found = _unique(np.concatenate([found, _unique(patches[changed])]))
+    if len(found) > most:
+        found = found[np.random.default_rng(seed).choice(len(found), most, replace=False)]
+    return found
+
+
+def _stretches(store: EpisodeStore, game: str, table: Mapping[str, NDArray[Any]]) -> Iterator[NDArray[np.uint8]]:
+    for start, length in zip(table["offset"].tolist(), table["length"].tolist(), strict=True):
+        for at in range(start, start + length, STRETCH):
+            yield store.read_frames(game, at, min(at + STRETCH, start + length))
+
+
+def _unique(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Distinct rows of uint8 (N, P), in order of their bytes."""
+    whole = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.shape[1]))).ravel()
+    return np.unique(whole).view(np.uint8).reshape(-1, rows.shape[1])

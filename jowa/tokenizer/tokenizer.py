@@ -26,6 +26,7 @@ from jowa.tokenizer.losses import (
     squared_error,
     usage_and_perplexity,
 )
+from jowa.tokenizer.patches import PIXELS, PatchDecoder, PatchEncoder
 from jowa.tokenizer.published import PublishedDecoder, PublishedEncoder, orthogonal_init
 
 EMA_COUNTS = "embedding.counts"
@@ -57,7 +58,12 @@ class Tokenizer(nn.Module):
             self.post_quant_conv: nn.Module = nn.Conv2d(config.code_dim, config.z_channels, 1)
             self.apply(orthogonal_init)
         else:
-            self.encoder, self.decoder = LocalEncoder(config), LocalDecoder(config)
+            if config.encoder == "local":
+                self.encoder, self.decoder = LocalEncoder(config), LocalDecoder(config)
+            elif config.code_dim == PIXELS:
+                self.encoder, self.decoder = PatchEncoder(), PatchDecoder()
+            else:
+                raise ValueError(f"code_dim is {config.code_dim}, expected {PIXELS}, the pixels of a patch: set it")
             self.pre_quant_conv = self.post_quant_conv = nn.Identity()
         if self.losses.codebook == "ema":
             self.embedding = EmaCodebook(config.vocab_size, config.code_dim, self.losses.ema_decay)
@@ -88,9 +94,9 @@ class Tokenizer(nn.Module):
     def encode_sequence(self, frames: Tensor) -> Tensor:
         """Tokens int64 (N, 36) of ``frames`` uint8 (N, 84, 84) in order of time, as :meth:`encode` gives them.
 
-        A local encoder computes only the patches that differ from the frame before: a fifth or less.
+        Where a token sees only its patch, only patches that differ from the frame before are computed: a fifth or less.
         """
-        if not isinstance(self.encoder, LocalEncoder) or len(frames) == 0:
+        if not isinstance(self.encoder, LocalEncoder | PatchEncoder) or len(frames) == 0:
             return self.encode(frames)
         patches = split_patches(frames)
         changed = torch.ones(len(frames), TOKENS_PER_FRAME, dtype=torch.bool, device=frames.device)

@@ -7,6 +7,7 @@ import math
 from jowa.data.remote import is_remote
 from jowa.errors import UsageError
 from jowa.games import get_game
+from jowa.tokenizer.patches import PIXELS
 from jowa.train.config import TrainConfig
 
 LEAST = {
@@ -144,6 +145,11 @@ def _check_ablations(config: TrainConfig) -> None:
         raise UsageError(
             "tokenizer_loss.codebook is ema, but an agent keeps its codes without their averages: the first step would "
             "move each code to the mean of a single batch; set --tokenizer-loss.codebook gradient, as published"
+        )
+    if config.tokenizer.encoder == "patches" and config.tokenizer.code_dim != PIXELS:
+        raise UsageError(
+            f"tokenizer.code_dim is {config.tokenizer.code_dim}, but a code of a tokenizer of patches is a picture of "
+            f"{PIXELS} pixels: set --tokenizer.code-dim {PIXELS}"
         )
     if config.from_scratch and (config.start_from is None or not (two.train_tokenizer or config.stage1.steps)):
         raise UsageError(

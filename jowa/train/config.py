@@ -87,7 +87,8 @@ class StageTwoConfig:
     """How far an update moves the target head towards the Q head; 1 copies it, as published."""
     train_tokenizer: bool = False
     """Let the tokenizer go on training with stage 1's settings for it, and encode every batch anew: as the paper
-    fine-tunes.  Off: it is frozen and the data set is encoded once, as the paper pretrains."""
+    fine-tunes.  Off: it is frozen and the data set is encoded once, as the paper pretrains.  One of ``patches`` moves
+    the codes that its data does not use to patches that lack one, before the first step, and is frozen then."""
     imagined: Literal["none", "half"] = "none"
     """``half``: in half of each batch the last steps of a segment are imagined by the model as beam search would have
     it play, and only the critic learns from them (the paper's ablation of fine-tuning)."""
@@ -240,3 +241,16 @@ class TrainConfig:
     health: HealthConfig = field(default_factory=HealthConfig)
     draft: DraftHeadConfig = field(default_factory=DraftHeadConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def trains_tokenizer(self, stage: int) -> bool:
+        """Whether the tokenizer trains by gradient in ``stage`` (1 or 2)."""
+        if self.tokenizer_from is not None or self.tokenizer.encoder == "patches":
+            return False
+        return stage == 1 or self.stage2.train_tokenizer
+
+    @property
+    def fits_codes(self) -> bool:
+        """Whether the codes of a tokenizer of ``patches`` are found before the first step."""
+        if self.tokenizer_from is not None or self.tokenizer.encoder != "patches":
+            return False
+        return self.start_from is None or self.from_scratch or self.stage2.train_tokenizer

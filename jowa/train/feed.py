@@ -26,7 +26,7 @@ from jowa.devices import precision_name
 from jowa.errors import DataError
 from jowa.progress import LINE_EVERY
 from jowa.tokenizer import Tokenizer
-from jowa.tokenizer.dataset import encode_missing, encoder
+from jowa.tokenizer.dataset import distinct_patches, encode_missing, encoder
 from jowa.tokenizer.local import PATCH
 from jowa.tokenizer.quality import MOVED
 from jowa.train.config import TrainConfig
@@ -57,8 +57,8 @@ class Feed:
         self.games = config.data.games
         self._files = UnchangedFiles(self.store, self.games if place.is_main else ())
         length = config.data.segment_length
-        tables = [draw_transitions(self.store, game, config.data.transitions, config.seed) for game in self.games]
-        self.index = SegmentIndex(self.games, tables, length, config.data.segment_stride)
+        self._tables = [draw_transitions(self.store, game, config.data.transitions, config.seed) for game in self.games]
+        self.index = SegmentIndex(self.games, self._tables, length, config.data.segment_stride)
         self._task_ids = task_ids(config) if tasks is None else tasks
         self._on_gpu = place.device.type == "cuda"
         # One thread beside a model that computes on the same cores; on a machine with GPUs, each process its share.
@@ -119,6 +119,11 @@ class Feed:
     def windows(self, step: int, stage: int = 2) -> Windows:
         """Where in the data set the segments of a stage for ``step`` lie."""
         return self.index.look_up(self._samplers[f"stage{stage}"].indices(step))
+
+    def distinct_patches(self) -> list[NDArray[np.uint8]]:
+        """uint8 (N, 196) a game: patches of the frames to train on (:mod:`jowa.tokenizer.patches`)."""
+        pairs = zip(self.games, self._tables, strict=True)
+        return [distinct_patches(self.store, game, table, self.config.seed) for game, table in pairs]
 
     def encode(self, tokenizer: Tokenizer, autocast: torch.dtype | None) -> str:
         """Have every frame's tokens, for stage 2: those that the data set holds, or new ones in the run's folder.

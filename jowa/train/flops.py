@@ -32,16 +32,11 @@ def model_flops_per_step(config: TrainConfig, stage: int) -> int:
     else:
         segments = config.stage1.batch_size
         operations = segments * world_flops(config.model, length)
-    if trains_tokenizer(config, stage):
+    if config.trains_tokenizer(stage):
         frames = config.stage1.tokenizer_batch // length * length
         operations += frames * tokenizer_flops(config.tokenizer)
         operations += segments * length * encoding_flops(config.tokenizer)  # by the tokenizer of the moment
     return operations
-
-
-def trains_tokenizer(config: TrainConfig, stage: int) -> bool:
-    """Whether the tokenizer trains in ``stage``."""
-    return config.stage2.train_tokenizer if stage == 2 else config.tokenizer_from is None
 
 
 def world_flops(config: ModelConfig, length: int, pairs: int | None = None) -> int:
@@ -95,14 +90,15 @@ def _tokenizer_forward(config: TokenizerConfig) -> tuple[int, int, int]:
     with torch.device("meta"), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), torch.no_grad():
         tokenizer = Tokenizer(config)
         pixels = torch.empty(1, 1, 84, 84)
-        first = next(module for module in tokenizer.encoder.modules() if isinstance(module, torch.nn.Conv2d))
+        first = next((module for module in tokenizer.encoder.modules() if isinstance(module, torch.nn.Conv2d)), None)
         counts = []
         for module in (tokenizer.encoder, tokenizer.pre_quant_conv, tokenizer.post_quant_conv, tokenizer.decoder):
             with FlopCounterMode(display=False) as counter:
                 pixels = module(pixels)
             counts.append(counter.get_total_flops())
         with FlopCounterMode(display=False) as counter:
-            first(torch.empty(1, 1, 84, 84))
+            if first is not None:
+                first(torch.empty(1, 1, 84, 84))
     return counts[0] + counts[1], counts[2] + counts[3], counter.get_total_flops()
 
 

@@ -17,6 +17,7 @@ from jowa.model import WorldActionModel
 from jowa.model.objective import Objective, target_counts
 from jowa.tokenizer import CodebookStatistics
 from jowa.tokenizer.losses import usage_and_perplexity
+from jowa.tokenizer.patches import fit_patches
 from jowa.train.checkpoint import WAY_OUT
 from jowa.train.config import TrainConfig
 from jowa.train.distributed import Place
@@ -91,7 +92,9 @@ class Trainer:
             raise
 
     def _run(self, feed: Feed, report: Report, observe: Observe | None, requests: StopRequests) -> None:
-        if (self.stage == 2 or self.config.tokenizer_from is not None) and self.step < self.total:
+        if self.step == 0 < self.total and self.config.fits_codes:
+            self._fit_codes(feed)
+        if self.step < self.total and not self.config.trains_tokenizer(self.stage):
             self._encode(feed)
         profiler = Profiler(self.config.profile_steps, self.config.out, self.place.device, self.place.is_main)
         while self.step < self.total:
@@ -116,7 +119,7 @@ class Trainer:
                     f"stopped at step {self.step} of {self.total}, which is saved in {self.config.out / CHECKPOINTS}: "
                     "run the same command again to go on"
                 )
-            if switch and not last and self.config.tokenizer_from is None:
+            if switch and not last and self.config.trains_tokenizer(1) and not self.config.trains_tokenizer(2):
                 self._encode(feed)
             if due:
                 self._observe(observe)
@@ -175,10 +178,18 @@ class Trainer:
         self.place.barrier()
         raise bad_steps_error(name, first, count, path)
 
+    def _fit_codes(self, feed: Feed) -> None:
+        """Cluster patches of the data set into codes, in the main process; the others take them over."""
+        codes = self.tokenizer.embedding.weight.data
+        with stop_at_once():
+            if self.place.is_main:
+                keep = self.config.start_from is not None and not self.config.from_scratch
+                codes.copy_(fit_patches(codes, feed.distinct_patches(), self.config.seed, keep))
+            self.place.barrier()
+        self.place.broadcast(codes)
+
     def _encode(self, feed: Feed) -> None:
-        """Have the tokens of the data set, unless the tokenizer goes on training."""
-        if self.stage == 2 and self.config.stage2.train_tokenizer:
-            return
+        """Have the tokens of the data set, of a tokenizer that no longer trains."""
         # In the precision in which the agent will see frames when it plays.
         with stop_at_once():
             said = feed.encode(self.tokenizer, choose_precision(self.config.precision, self.place.device))
@@ -189,7 +200,7 @@ class Trainer:
         """Fresh optimizers for the stage that the step counter is in."""
         config = self.config
         critic = self.stage == 2
-        frozen = (critic and not config.stage2.train_tokenizer) or config.tokenizer_from is not None
+        frozen = not config.trains_tokenizer(self.stage)
         self.tokenizer.requires_grad_(not frozen).train(not frozen)
         # A wrapper would wait forever for the gradients of what a loss does not use.
         self.model.q_head.requires_grad_(critic)
@@ -211,7 +222,7 @@ class Trainer:
 
     def _stage_one_step(self, feed: Feed) -> dict[str, Tensor]:
         settings, step = self.config.stage1, self.step
-        world_from = 0 if self.config.tokenizer_from is not None else settings.world_from
+        world_from = settings.world_from if self.config.trains_tokenizer(1) else 0
         fresh = self.config.start_from is None or self.config.from_scratch
         if settings.world_from_codebook and fresh and step == world_from:
             self._embed_codes_alike()
@@ -239,10 +250,10 @@ class Trainer:
     def _world_batch(self, feed: Feed, step: int) -> Batch:
         two, in_two = self.config.stage2, step - self.config.stage1.steps
         if in_two >= 0:
-            batch = feed.pixels(in_two, stage=2) if two.train_tokenizer else feed.tokens(in_two)
+            batch = feed.pixels(in_two, stage=2) if self.config.trains_tokenizer(2) else feed.tokens(in_two)
             imagining = two.imagined == "half" and in_two >= two.imagined_from
             return self._half_imagined(batch) if imagining else batch
-        return feed.pixels(step) if self.config.tokenizer_from is None else feed.tokens(step, stage=1)
+        return feed.pixels(step) if self.config.trains_tokenizer(1) else feed.tokens(step, stage=1)
 
     def _half_imagined(self, batch: Batch) -> Batch:
         two = self.config.stage2

@@ -16,7 +16,6 @@ from torch.autograd.graph import saved_tensors_hooks
 from jowa.config import FRAME_SIZE, TOKENS_PER_FRAME, TOKENS_PER_STEP, ModelConfig, TokenizerConfig
 from jowa.tokenizer import Tokenizer
 from jowa.train.config import TrainConfig
-from jowa.train.flops import trains_tokenizer
 
 WEIGHT, GRADIENT, ADAM = 4, 4, 8
 """Bytes a parameter: float32, and two float32 moments."""
@@ -106,7 +105,7 @@ def stage_bytes(
     kept += length * TOKENS_PER_FRAME * model.vocab_size * (item + 4)
     batch = config.stage2.batch_size if stage == 2 else config.stage1.batch_size
     activations = kept * batch / pieces
-    if trains_tokenizer(config, stage):
+    if config.trains_tokenizer(stage):
         fixed += counts.tokenizer * (GRADIENT + ADAM + buckets)
         # Convolutions read 16 bits where autocast is on, norms float32: about half and half.
         frames = frame_bytes(config.tokenizer) * (item + WEIGHT) / (2 * WEIGHT)

@@ -26,7 +26,7 @@ FREE_OF_WEIGHTS = frozenset({"dropout", "q_dropout", "init", "q_init"})
 def make_tokenizer(config: TrainConfig, place: Place) -> Tokenizer:
     """The tokenizer of a new run, with its loss; the perceptual term only where it will train."""
     perceptual = None
-    if config.tokenizer_from is None and (config.stage1.steps or config.stage2.train_tokenizer):
+    if (config.stage1.steps and config.trains_tokenizer(1)) or config.trains_tokenizer(2):
         perceptual = load_perceptual(config.tokenizer_loss.perceptual, print if place.is_main else lambda said: None)
     tokenizer = Tokenizer(
         config.tokenizer, None if perceptual is None else perceptual.to(place.device), config.tokenizer_loss
