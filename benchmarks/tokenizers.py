@@ -34,6 +34,8 @@ from jowa.games import get_game
 from jowa.model import WorldActionModel
 from jowa.model.objective import Objective, ObjectiveConfig
 from jowa.tokenizer import WEIGHT_FREE, Tokenizer, TokenizerLossConfig
+from jowa.tokenizer.dataset import unique_patches
+from jowa.tokenizer.patches import PIXELS, ROUNDS, fit_patches
 from jowa.tokenizer.quality import measure
 from jowa.train.config import OptimizerConfig
 from jowa.train.feed import motion_weights
@@ -45,6 +47,8 @@ HELD_OUT = 2
 STRETCH = slice(50, 300)
 """Steps of a held-out episode that are measured."""
 REVIVE_EVERY, REVIVE_FRAMES = 50, 480
+STRETCH_FRAMES = 512
+"""Frames looked at together for distinct patches."""
 SHOWN = ("moving_recall", "small_recall", "ball_recall", "error", "tokens_changed", "codes_used")
 WARMUP, FINAL = 50, 0.1
 LOCAL = PRESETS["tiny"].tokenizer
@@ -108,6 +112,14 @@ def _published(channels: int, batch: int) -> Variant:
     return Variant(_terms(codebook="ema"), 800.0, config=config, rate=1e-3, batch=batch)
 
 
+def _patches(codes: int) -> Variant:
+    return Variant(_terms(), config=TokenizerConfig("patches", codes, PIXELS))
+
+
+def _codes(variant: Variant, codes: int) -> Variant:
+    return dataclasses.replace(variant, config=dataclasses.replace(variant.config, vocab_size=codes))
+
+
 RIVAL = _terms(square_weight=1.0)
 VARIANTS = {
     "l1": Variant(_terms()),
@@ -122,6 +134,9 @@ VARIANTS = {
     "motion, ema": Variant(_terms(codebook="ema"), 800.0),
     "motion, ema, no revival": Variant(_terms(codebook="ema"), 800.0, revive=False),
     "motion + square 2, ema": Variant(_terms(square_weight=2.0, codebook="ema"), 800.0),
+    "motion + square 2, 2048 codes": _codes(Variant(WEIGHT_FREE, 800.0), 2048),
+    "patches": _patches(512),
+    "patches, 2048 codes": _patches(2048),
     "published 16, motion, ema": _published(16, 20),
     "published 64, motion, ema": _published(64, 12),
 }
@@ -185,9 +200,14 @@ def pairs(plays: list[Play], count: int, generator: torch.Generator) -> Tensor:
 
 
 def train_tokenizer(variant: Variant, plays: list[Play], seconds: float, seed: int) -> tuple[Tokenizer, int]:
-    """Train for ``seconds``; returns the tokenizer and the number of steps."""
+    """Train for ``seconds``, clusters until they are found; returns the tokenizer and the number of steps."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
+    if variant.config.encoder == "patches":
+        tokenizer = Tokenizer(variant.config, None, variant.losses)
+        found = [unique_patches((part.numpy() for part in play.frames.split(STRETCH_FRAMES)), seed) for play in plays]
+        tokenizer.embedding.weight.data.copy_(fit_patches(tokenizer.embedding.weight.data, found, seed, False))
+        return tokenizer.eval(), ROUNDS
     if variant.rival is None:
         tokenizer = Tokenizer(variant.config, None, variant.losses)
     else:
@@ -227,7 +247,7 @@ def _batch(play: Play, tokens: Tensor, actions: Tensor) -> Batch:
 def _join(batches: list[Batch]) -> Batch:
     return Batch(
         **{
-            f.name: None if f.name == "frames" else torch.cat([getattr(b, f.name) for b in batches])
+            f.name: None if getattr(batches[0], f.name) is None else torch.cat([getattr(b, f.name) for b in batches])
             for f in dataclasses.fields(Batch)
         }
     )
@@ -240,7 +260,7 @@ def world_loss(tokenizer: Tokenizer, plays: list[Play], seconds: float, seed: in
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    model = WorldActionModel(PRESETS["tiny"].model)
+    model = WorldActionModel(dataclasses.replace(PRESETS["tiny"].model, vocab_size=tokenizer.config.vocab_size))
     objective = Objective(model, ObjectiveConfig())
     optimizer = world_optimizer(model, 1e-3, OptimizerConfig())
     tokens = [torch.cat([tokenizer.encode(part) for part in torch.split(p.frames[:frames], 128)]) for p in plays]
@@ -307,9 +327,11 @@ def run(options: Options) -> list[dict[str, object]]:
     rows = []
     for seed in options.seeds:
         for name in options.variants:
+            clock = Clock()
             tokenizer, steps = train_tokenizer(VARIANTS[name], plays, options.seconds, seed)
+            seconds = round(clock(), 1)
             qualities = {p.game: dataclasses.asdict(measure(tokenizer, [f for f, _ in p.held_out])) for p in plays}
-            row = {"variant": name, "seed": seed, "seconds": options.seconds, "steps": steps, "games": qualities}
+            row = {"variant": name, "seed": seed, "seconds": seconds, "steps": steps, "games": qualities}
             if options.world_seconds:
                 row["world_seconds"] = options.world_seconds
                 row["nats"] = world_loss(tokenizer, plays, options.world_seconds, seed, options.world_frames)

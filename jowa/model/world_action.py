@@ -134,3 +134,17 @@ def initialise(model: nn.Module, config: ModelConfig) -> None:
                 std *= (2 * config.layers) ** -0.5
             nn.init.normal_(module.weight, std=std)
             nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def code_embeddings(codes: Tensor, table: Tensor, generator: torch.Generator) -> Tensor:
+    """float (V, D) to start the embedding ``table`` (V, D) from: codes float (V, C) that are similar begin alike.
+
+    A random projection of the codes' principal components, each divided by the square root of its standard deviation:
+    else a ball would be lost beside the brightness of what is around it.  As spread out as ``table`` is.
+    ``generator``: on the CPU.
+    """
+    left, singular, _ = torch.linalg.svd((codes - codes.mean(0)).float(), full_matrices=False)
+    projection = torch.randn(len(singular), table.shape[1], generator=generator).to(codes.device)
+    embedded = (left * singular.sqrt()) @ projection
+    return embedded * (table.std() / embedded.std())

@@ -16,7 +16,7 @@ from jowa.errors import UsageError
 from jowa.games import GAMES, NUM_ACTIONS
 from jowa.model.heads import REWARD_CLASSES, prediction_head
 from jowa.model.transformer import Transformer
-from jowa.model.world_action import initialise
+from jowa.model.world_action import code_embeddings, initialise
 from jowa.rivals.config import SequenceConfig
 
 RETURN_LOW, RETURN_HIGH = -20, 100
@@ -69,12 +69,9 @@ class SequencePolicy(nn.Module):
 
     @torch.no_grad()
     def embed_codes_alike(self, codes: Tensor, generator: torch.Generator) -> None:
-        """Start the frame embedding as a random projection of the codebook ``codes`` float (V, C), as the joint agent
-        does: similar codes begin alike."""
+        """Start the frame embedding from the codebook ``codes`` float (V, C) as the joint agent does."""
         table = self.frame_embedding.weight
-        projection = torch.randn(codes.shape[1], table.shape[1], generator=generator).to(codes.device)
-        embedded = (codes - codes.mean(0)) @ projection
-        table.copy_(embedded * (table.std() / embedded.std()))
+        table.copy_(code_embeddings(codes, table, generator))
 
     def forward(
         self, tokens: Tensor, actions: Tensor, tasks: Tensor, returns: Tensor | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from jowa.data.store import EpisodeStore
 from jowa.data.tokens import Encode, TokenStore
 from jowa.tokenizer.local import GRID, PATCH
-from jowa.tokenizer.patches import PIXELS
+from jowa.tokenizer.patches import PIXELS, Patches
 from jowa.tokenizer.tokenizer import Tokenizer
 
 ENCODE_CHUNK = 1024
@@ -21,6 +21,8 @@ PATCHES_PER_GAME = 20_000
 """Distinct patches that are clustered, at most."""
 STRETCH = 512
 """Frames read at once to find them."""
+USUAL = 1e-3
+"""Share of all patches of a game from which on one is usual."""
 
 
 def encoder(tokenizer: Tokenizer, device: torch.device, autocast: torch.dtype | None) -> Encode:
@@ -73,20 +75,30 @@ def encode_missing(
 
 def distinct_patches(
     store: EpisodeStore, game: str, table: Mapping[str, NDArray[Any]], seed: int, most: int = PATCHES_PER_GAME
-) -> NDArray[np.uint8]:
-    """uint8 (N, 196): ``most`` of the patches that occur in the episodes of ``table``, each once, drawn evenly.
+) -> Patches:
+    """What occurs in the episodes of ``table``; see :func:`unique_patches`.
 
     Raises :class:`DataError` for a damaged data set.
     """
-    found = np.empty((0, PIXELS), np.uint8)
-    for frames in _stretches(store, game, table):
+    return unique_patches(_stretches(store, game, table), seed, most)
+
+
+def unique_patches(stretches: Iterable[NDArray[np.uint8]], seed: int, most: int = PATCHES_PER_GAME) -> Patches:
+    """``most`` of the patches of ``stretches``, drawn evenly; each stretch is frames uint8 (n, 84, 84) in order."""
+    found, counts = np.empty((0, PIXELS), np.uint8), np.empty(0)
+    for frames in stretches:
         patches = frames.reshape(-1, GRID, PATCH, GRID, PATCH).swapaxes(2, 3).reshape(-1, GRID * GRID, PIXELS)
         changed = np.ones(patches.shape[:2], bool)
         changed[1:] = (patches[1:] != patches[:-1]).any(-1)
-        found = _unique(np.concatenate([found, _unique(patches[changed])]))
+        # Place by place, a patch counts for the frames until the next one there: each place begins with a change.
+        lasts = np.diff(np.flatnonzero(changed.T), append=changed.size)
+        found, counts = _unique(
+            np.concatenate([found, patches.swapaxes(0, 1)[changed.T]]), np.concatenate([counts, lasts])
+        )
+    usual = found[counts >= USUAL * counts.sum()]
     if len(found) > most:
         found = found[np.random.default_rng(seed).choice(len(found), most, replace=False)]
-    return found
+    return Patches(found, usual)
 
 
 def _stretches(store: EpisodeStore, game: str, table: Mapping[str, NDArray[Any]]) -> Iterator[NDArray[np.uint8]]:
@@ -95,7 +107,8 @@ def _stretches(store: EpisodeStore, game: str, table: Mapping[str, NDArray[Any]]
             yield store.read_frames(game, at, min(at + STRETCH, start + length))
 
 
-def _unique(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Distinct rows of uint8 (N, P), in order of their bytes."""
+def _unique(rows: NDArray[np.uint8], counts: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    """Distinct rows of uint8 (N, P), in order of their bytes, and the sums of their counts (N,)."""
     whole = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.shape[1]))).ravel()
-    return np.unique(whole).view(np.uint8).reshape(-1, rows.shape[1])
+    distinct, index = np.unique(whole, return_inverse=True)
+    return distinct.view(np.uint8).reshape(-1, rows.shape[1]), np.bincount(index, counts, len(distinct))

@@ -1,11 +1,15 @@
 """A tokenizer without networks: its codes are pictures of 14 x 14 pixels, and a token names the nearest one.
 
-The codes are the centres of clusters of the patches that occur in the data, each distinct patch counted once, so that
-what is rare and moves weighs as much as the background.  That takes seconds, where small networks train for minutes and
-keep less of what is small (docs/tokenizer.md).  Letters: N patches, V codes, P = 196 pixels of a patch.
+The codes are the patches of which most frames are made, and the centres of clusters of all that occur, each distinct
+patch counted once, so that what is rare and moves weighs as much as the background.  That takes seconds, where small
+networks train for minutes and keep less of what is small (docs/tokenizer.md).  Letters: N patches, V codes, P = 196
+pixels of a patch.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +26,15 @@ ROUNDS = 12
 """Of Lloyd's algorithm: the error falls by less than a hundredth in the next ones."""
 CHUNK = 8192
 """Patches compared at once."""
+
+
+class Patches(NamedTuple):
+    """What occurs in a game; uint8 (N, 196) each."""
+
+    distinct: NDArray[np.uint8]
+    """Patches, each once, so that what is rare and moves counts as much as the background."""
+    usual: NDArray[np.uint8]
+    """Those of which most frames are made."""
 
 
 class PatchEncoder(nn.Module):
@@ -79,23 +92,30 @@ def cluster(patches: Tensor, codes: Tensor, free: Tensor, generator: torch.Gener
     return codes
 
 
-def fit_patches(
-    codes: Tensor, patches: list[NDArray[np.uint8]], seed: int, keep_used: bool, rounds: int = ROUNDS
-) -> Tensor:
-    """Codes float32 (V, 196) for ``patches`` uint8 (N, 196) of each game.
+def fit_patches(codes: Tensor, games: Sequence[Patches], seed: int, keep_used: bool, rounds: int = ROUNDS) -> Tensor:
+    """Codes float32 (V, 196) for the patches of ``games``; usual ones get a code of their own, but half of V at most.
 
     ``keep_used``: those of ``codes`` that some patch chooses stay, as do their meanings; else all are fitted anew.
     Raises :class:`UsageError` without any patch.
     """
-    joined = torch.from_numpy(np.concatenate(patches)).to(codes.device).float().mul(2.0 / 255.0).sub(1.0)
+    joined, usual = (
+        torch.from_numpy(np.concatenate(parts)).to(codes.device).float().mul(2.0 / 255.0).sub(1.0)
+        for parts in ([game.distinct for game in games], [game.usual for game in games])
+    )
     if not len(joined):
         raise UsageError("the data set holds no frame: record some with python -m jowa.record")
     generator = torch.Generator().manual_seed(seed)
+    free = torch.ones(len(codes), dtype=torch.bool, device=codes.device)
     if keep_used:
-        free = torch.bincount(nearest(joined, codes)[0], minlength=len(codes)) == 0
+        free = torch.bincount(nearest(torch.cat([joined, usual]), codes)[0], minlength=len(codes)) == 0
     else:
-        free = torch.ones(len(codes), dtype=torch.bool, device=codes.device)
         first = torch.randperm(len(joined), generator=generator)[: len(codes)].to(codes.device)
         codes = torch.zeros_like(codes)
         codes[: len(first)] = joined[first]
+    places = free.nonzero().flatten()[: len(codes) // 2]
+    own = torch.unique(usual, dim=0)
+    own = own[(own[:, None] != codes[~free]).any(-1).all(1)] if keep_used else own
+    places = places[: len(own)]
+    codes = codes.clone()
+    codes[places], free[places] = own[: len(places)], False
     return cluster(joined, codes, free, generator, rounds)

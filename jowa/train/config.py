@@ -67,8 +67,8 @@ class StageOneConfig:
     """Steps between moving unused codes onto poorly coded patches, in the first three quarters of the stage; 0 never,
     as published."""
     world_from_codebook: bool = True
-    """At the start of the world model, set its frame embedding to a random projection of the codebook, so
-    that similar codes start out alike; not where the run starts from an agent's weights."""
+    """At the start of the world model, set its frame embedding to a random projection of the codebook's principal
+    components, so that similar codes start out alike; not where the run starts from an agent's weights."""
 
 
 @dataclass(frozen=True)

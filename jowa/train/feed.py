@@ -28,6 +28,7 @@ from jowa.progress import LINE_EVERY
 from jowa.tokenizer import Tokenizer
 from jowa.tokenizer.dataset import distinct_patches, encode_missing, encoder
 from jowa.tokenizer.local import PATCH
+from jowa.tokenizer.patches import Patches
 from jowa.tokenizer.quality import MOVED
 from jowa.train.config import TrainConfig
 from jowa.train.distributed import Place
@@ -120,8 +121,8 @@ class Feed:
         """Where in the data set the segments of a stage for ``step`` lie."""
         return self.index.look_up(self._samplers[f"stage{stage}"].indices(step))
 
-    def distinct_patches(self) -> list[NDArray[np.uint8]]:
-        """uint8 (N, 196) a game: patches of the frames to train on (:mod:`jowa.tokenizer.patches`)."""
+    def distinct_patches(self) -> list[Patches]:
+        """Those of the frames to train on, a game each."""
         pairs = zip(self.games, self._tables, strict=True)
         return [distinct_patches(self.store, game, table, self.config.seed) for game, table in pairs]
 

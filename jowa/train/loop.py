@@ -13,7 +13,7 @@ from torch.profiler import record_function
 from jowa.agent import Agent
 from jowa.devices import choose_precision
 from jowa.errors import CheckpointError
-from jowa.model import WorldActionModel
+from jowa.model import WorldActionModel, code_embeddings
 from jowa.model.objective import Objective, target_counts
 from jowa.tokenizer import CodebookStatistics
 from jowa.tokenizer.losses import usage_and_perplexity
@@ -335,12 +335,8 @@ class Trainer:
 
     @torch.no_grad()
     def _embed_codes_alike(self) -> None:
-        codes = self.tokenizer.embedding.weight
-        generator = torch.Generator().manual_seed(self.config.seed)
-        projection = torch.randn(codes.shape[1], self.config.model.width, generator=generator).to(codes.device)
-        embedded = (codes - codes.mean(0)) @ projection
-        table = self.model.frame_embedding.weight
-        write_whole(table, embedded * (whole(table).std() / embedded.std()))
+        table, generator = self.model.frame_embedding.weight, torch.Generator().manual_seed(self.config.seed)
+        write_whole(table, code_embeddings(self.tokenizer.embedding.weight, whole(table), generator))
 
     def save(self, now: bool = False) -> None:
         """Have a checkpoint written, in the background unless the settings say otherwise; all processes must ask.

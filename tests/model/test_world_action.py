@@ -11,7 +11,7 @@ import torch
 
 from jowa.config import PRESETS, ModelConfig
 from jowa.errors import CheckpointError, UsageError
-from jowa.model import WorldActionModel
+from jowa.model import WorldActionModel, code_embeddings
 from jowa.model.__main__ import count_parameters
 from jowa.model.heads import expectation, q_distribution
 from jowa.model.layout import action_positions, frame_head_positions, interleave, value_positions
@@ -232,3 +232,20 @@ def test_autocast_does_not_round_q() -> None:
         q = expectation(probabilities, -10.0, 30.0)
     assert q.dtype == torch.float32
     assert (q - exact).abs().max() < 1e-4, "bfloat16 would be off by up to 0.06"
+
+
+def test_similar_codes_start_with_similar_embeddings() -> None:
+    """A ball of two pixels shows, whatever the brightness behind it, and more so the more it differs."""
+    codes = torch.full((40, 196), -1.0)
+    codes[20:] = 0.9
+    for place in range(1, 20):
+        codes[[place, 20 + place], 10 * place] += 0.4
+        codes[[place, 20 + place], 10 * place + 1] += 0.4
+    table = torch.randn(40, 64) * 0.5
+    start = code_embeddings(codes, table, torch.Generator().manual_seed(0))
+    assert start.shape == table.shape and start.std().item() == pytest.approx(table.std().item(), rel=1e-3)
+    ball, background = (start[1:20] - start[:1]).norm(dim=1), (start[0] - start[20]).norm()
+    plain = (codes - codes.mean(0)) @ torch.randn(196, 64, generator=torch.Generator().manual_seed(0))
+    assert ball.mean() / background > 2 * (plain[1:20] - plain[:1]).norm(dim=1).mean() / (plain[0] - plain[20]).norm()
+    twice = torch.cdist(start[1:2], start)[0]
+    assert twice[0] < twice[2:20].mean() < twice[20:].mean()

@@ -62,9 +62,10 @@ def test_a_stopped_run_goes_on_with_the_same_codes(
 def test_fine_tuning_keeps_the_codes_that_the_new_game_uses(
     small_config: Callable[..., TrainConfig], run_trainer: Callable[..., Trainer], store: EpisodeStore, tmp_path: Path
 ) -> None:
-    before = run_trainer(small_config(PATCHES | {"out": tmp_path / "before"})).agent()
+    many = PATCHES | {"tokenizer.vocab_size": 256, "model.vocab_size": 256}
+    before = run_trainer(small_config(many | {"out": tmp_path / "before"})).agent()
     before.save(tmp_path / "agent")
-    changes = PATCHES | {"start_from": tmp_path / "agent", "stage1.steps": 0, "data.games": ("Robotank",)}
+    changes = many | {"start_from": tmp_path / "agent", "stage1.steps": 0, "data.games": ("Robotank",)}
     after = run_trainer(small_config(changes | {"stage2.train_tokenizer": True})).tokenizer
     seen = torch.from_numpy(store.read_episode("Robotank", 0).frames)
     used = before.tokenizer.encode(seen).unique()
