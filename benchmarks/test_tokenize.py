@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from jowa.config import PRESETS
+from jowa.config import LOCAL_TOKENIZER
 from jowa.data.record import play_episode
 from jowa.env.atari import AtariOptions
 from jowa.tokenizer import Tokenizer
@@ -15,7 +15,7 @@ from jowa.tokenizer import Tokenizer
 def test_encode_sequence(compare, game: str) -> None:
     frames = torch.from_numpy(play_episode(game, 0, "expert:0.2", 0, AtariOptions(max_steps=300)).frames)
     torch.manual_seed(0)
-    tokenizer = Tokenizer(PRESETS["tiny"].tokenizer).eval()
+    tokenizer = Tokenizer(LOCAL_TOKENIZER).eval()
     with torch.no_grad():
         tokenizer.embedding.weight.normal_(std=0.5)
     assert torch.equal(tokenizer.encode_sequence(frames), tokenizer.encode(frames))

@@ -26,7 +26,7 @@ import tyro
 from torch import Tensor
 from torch.nn import functional
 
-from jowa.config import PRESETS, TOKENS_PER_FRAME, TokenizerConfig
+from jowa.config import LOCAL_TOKENIZER, PRESETS, TOKENS_PER_FRAME, TokenizerConfig
 from jowa.data.store import EpisodeStore
 from jowa.devices import device_name
 from jowa.files import atomic_write_text
@@ -51,7 +51,7 @@ STRETCH_FRAMES = 512
 """Frames looked at together for distinct patches."""
 SHOWN = ("moving_recall", "small_recall", "ball_recall", "error", "tokens_changed", "codes_used")
 WARMUP, FINAL = 50, 0.1
-LOCAL = PRESETS["tiny"].tokenizer
+LOCAL = LOCAL_TOKENIZER
 
 
 def edge_error(target: Tensor, pixels: Tensor, weights: Tensor | None) -> Tensor:

@@ -90,16 +90,19 @@ class Preset:
     model: ModelConfig
 
 
+LOCAL_TOKENIZER = TokenizerConfig(encoder="local", vocab_size=512, code_dim=64, channels=192)
+"""The small network that measurements of tokenizers compare with."""
+
 PRESETS: dict[str, Preset] = {
     "tiny": Preset(
-        TokenizerConfig(encoder="local", vocab_size=512, code_dim=64, channels=192),
+        TokenizerConfig(encoder="patches", vocab_size=1024, code_dim=196),
         ModelConfig(
             layers=2,
             heads=4,
             width=128,
             q_width=256,
             q_ensemble=2,
-            vocab_size=512,
+            vocab_size=1024,
             context_steps=2,
             v_min=-5.0,
             v_max=10.0,

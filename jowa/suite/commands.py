@@ -44,15 +44,13 @@ def record(store: str, game: str, steps: int, policies: Sequence[str], max_steps
 
 
 def train(
-    folder: str, data: Data, seed: int, stage1: int, world: int, stage2: int, options: Sequence[str],
+    folder: str, data: Data, seed: int, stage1: int, stage2: int, options: Sequence[str],
     tokenizer_from: str = "",
 ) -> Arguments:  # fmt: skip
-    """``python -m jowa.train``; with ``tokenizer_from`` (an agent below the study) stage 1 trains the world model
-    alone."""
-    first = world if tokenizer_from else stage1
+    """``python -m jowa.train``, with the tokenizer of an agent below the study if ``tokenizer_from`` names one."""
     return (
         "--preset", "tiny", "--out", inside(folder), "--seed", str(seed), *data.options(), "--data.record-steps", "0",
-        "--stage1.steps", str(first), "--stage1.world-from", str(first - world), "--stage2.steps", str(stage2),
+        "--stage1.steps", str(stage1), "--stage2.steps", str(stage2),
         "--draft.steps", "0", *QUIET_RUN, *options,
         *(("--tokenizer-from", inside(tokenizer_from)) if tokenizer_from else ()),
     )  # fmt: skip

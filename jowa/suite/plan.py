@@ -153,23 +153,20 @@ class _Small:
     ) -> _Trained:  # fmt: skip
         """A training of the joint agent; without ``base``, whose tokenizer is used, it is that of its seed."""
         asked = self.asked
-        stage1, world = asked.scaled(studies.STAGE1_STEPS, 2), asked.scaled(studies.WORLD_STEPS)
-        stage2 = asked.scaled(studies.STAGE2_STEPS, 2)
+        stage1, stage2 = asked.scaled(studies.STAGE1_STEPS), asked.scaled(studies.STAGE2_STEPS, 2)
         name = "-".join(filter(None, ("jowa", size, variant, f"seed{seed}")))
         folder = f"work/{name}"
         data = Data(STORE, asked.games, tokens="" if base is None else self.tokens[1])
         imagined_from = str(round(stage2 * studies.IMAGINED_SHARE))
         chosen = [*SIZES[size].options, *(part.replace("{imagined_from}", imagined_from) for part in options)]
-        arguments = commands.train(
-            folder, data, seed, max(stage1, world + 1), world, stage2, chosen, "" if base is None else base.agent
-        )
+        arguments = commands.train(folder, data, seed, stage1, stage2, chosen, "" if base is None else base.agent)
         seconds = stage2 * SIZES[size].step_seconds * (2 if "combo" in variant else 1)
-        seconds += (stage1 if base is None else world) * studies.STAGE1_SECONDS
+        seconds += stage1 * studies.STAGE1_SECONDS
         needs = tuple(self.recorded) if base is None else (base.job, self.tokens[0])
         return self._trained(
             _Trained(
                 f"train/{name}", f"{folder}/agent", "jowa", size, seed, variant,
-                stage2 + (max(stage1, world + 1) if base is None else world),
+                stage1 + stage2,
             ),
             "jowa.train", arguments, needs, seconds, groups,
         )  # fmt: skip

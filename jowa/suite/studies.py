@@ -77,17 +77,16 @@ SIZES = {
 BASE = "M"
 """The size of ablations, rivals, planning and transfer, if it is among those asked for; else the first of those."""
 
-STAGE1_STEPS, WORLD_STEPS = 2_400, 200
-"""Of the agent whose tokenizer the others of its seed use: steps of stage 1, the last so many with the world model too.
-The others take only these."""
-STAGE1_SECONDS = 0.18
+STAGE1_STEPS = 200
+"""In which the world model gets ahead of the critic."""
+STAGE1_SECONDS = 0.05
 STAGE2_STEPS = 8_000
 IMAGINED_SHARE = 1 / 7
 """Share of the steps after which imagined segments begin, where they are asked for."""
 
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "detach-q": ("--objective.detach-q",),
-    "mse": ("--objective.critic", "mse", "--model.num-atoms", "1"),
+    "mse": ("--objective.critic", "mse", "--model.num-atoms", "1", "--objective.observed-weight", "0"),
     "no-cql": ("--objective.conservative", "none"),
     "combo": (
         "--objective.conservative", "combo", "--stage2.imagined", "half", "--stage2.imagined-from", "{imagined_from}",

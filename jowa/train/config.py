@@ -48,14 +48,14 @@ class DataConfig:
 class StageOneConfig:
     """Stage 1: tokenizer and world model train together."""
 
-    steps: int = 2400
+    steps: int = 200
     """Optimizer steps."""
     batch_size: int = 12
     """Segments a step over all processes, for the world model."""
     tokenizer_batch: int = 60
     """Frames a step over all processes, for the tokenizer; whole segments are drawn, so rounded down to those."""
-    world_from: int = 2200
-    """First step at which the world model trains too; 0 as published."""
+    world_from: int = 0
+    """First step at which the world model trains too; 0 as published, and always where no tokenizer trains."""
     tokenizer_learning_rate: float = 2e-3
     """Adam, per step."""
     learning_rate: float = 1e-3
@@ -232,7 +232,9 @@ class TrainConfig:
     tokenizer: TokenizerConfig = field(default_factory=lambda: PRESETS["tiny"].tokenizer)
     tokenizer_loss: TokenizerLossConfig = field(default_factory=lambda: TokenizerLossConfig(perceptual="none"))
     model: ModelConfig = field(default_factory=lambda: PRESETS["tiny"].model)
-    objective: ObjectiveConfig = field(default_factory=lambda: ObjectiveConfig(cql_weight=1.0, world_weight=0.2))
+    objective: ObjectiveConfig = field(
+        default_factory=lambda: ObjectiveConfig(cql_weight=1.0, world_weight=0.2, observed_weight=0.5)
+    )
     stage1: StageOneConfig = field(default_factory=StageOneConfig)
     stage2: StageTwoConfig = field(default_factory=StageTwoConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

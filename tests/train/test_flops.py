@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from jowa.config import PRESETS, ModelConfig, TokenizerConfig
+from jowa.config import LOCAL_TOKENIZER, PRESETS, ModelConfig, TokenizerConfig
 from jowa.errors import UsageError
 from jowa.kernels import native
 from jowa.model import WorldActionModel
@@ -84,7 +84,7 @@ def test_a_step_of_the_model(critic: bool, detach: bool) -> None:
     assert found == 2 * expected
 
 
-@pytest.mark.parametrize("config", [PUBLISHED, PRESETS["tiny"].tokenizer], ids=["published", "local"])
+@pytest.mark.parametrize("config", [PUBLISHED, LOCAL_TOKENIZER], ids=["published", "local"])
 def test_a_step_of_the_tokenizer(config: TokenizerConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "native", None)  # whose lookup PyTorch does not count
     tokenizer, frames = Tokenizer(config), torch.randint(256, (3, 84, 84), dtype=torch.uint8)

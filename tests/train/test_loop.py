@@ -197,7 +197,7 @@ def test_the_first_of_the_bad_batches_is_kept(small_config: Any, run_trainer: An
     feed.encode(Trainer(config, alone).tokenizer, None)
     expected = feed.tokens(2)
     with np.load(kept) as archive:
-        assert set(archive) == {"tokens", "actions", "rewards", "ends", "mask", "tasks", "legal"}
+        assert set(archive) == {"tokens", "actions", "rewards", "ends", "mask", "tasks", "legal", "returns"}
         assert all((archive[name] == getattr(expected, name).numpy()).all() for name in archive)
 
 
