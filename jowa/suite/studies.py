@@ -131,7 +131,7 @@ FINETUNE_OPTIONS = (
     "--target-every", "50", "--objective.cql-weight", "1",
 )  # fmt: skip
 """Of python -m jowa.finetune: the paper's settings starve so short a run."""
-SCRATCH_OPTIONS = ("--from-scratch", "--revive-every", "50")
+SCRATCH_OPTIONS = ("--from-scratch",)
 FINETUNE_VARIANTS: dict[str, tuple[tuple[str, ...], tuple[Quality, ...]]] = {
     "imagined": (("--imagined", "half", "--imagined-from", "{imagined_from}", "--imagined-horizon", "1"), ("mixed",)),
 }
