@@ -22,7 +22,7 @@ class PlainPlanner:
         """The action for one root, and the score of its plan."""
         config, legal = self.config, context.legal.cpu().numpy()
         sizes = np.array([config.width]), np.array([config.horizon])
-        tree = ReferenceBeamTree(*sizes, 18, config.gamma, config.respect_ends)
+        tree = ReferenceBeamTree(*sizes, 18, config.gamma, config.respect_ends, config.td_lambda)
         roots = self.imagination.encode(context)
         q, rows, kept_rows = roots.q.float()[:, None], None, np.zeros((1, 1), np.int64)
         while True:

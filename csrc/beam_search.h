@@ -16,6 +16,7 @@ struct BeamView {
   std::int64_t roots, width, horizon, actions;  // R, K, H, A
   std::int64_t nodes, pages;                    // N, P
   double gamma;
+  double td_lambda;   // 1: imagined values alone, as published; below, Q along the path counts too
   bool respect_ends;  // false: predicted ends are recorded, and otherwise ignored (as published)
 
   std::int32_t *widths, *horizons;       // (R)      of each root, at most K and H; written by the owner of the state
@@ -27,11 +28,12 @@ struct BeamView {
   std::int32_t *rank, *page;             // (R, N)   place in the last beam that held it, -1: none; within the root's
   float *reward, *value;                 // (R, N)   as given
   std::uint8_t* ended;                   // (R, N)   as given
-  double *discounted_return, *score;     // (R, N)   sum of gamma^i r_i along the path; that + gamma^depth V
+  double *discounted_return, *score;     // (R, N)   sum of decay^i gain_i along the path; that + decay^depth V
   std::int32_t *kept, *next;             // (R, K)   node of each slot, best first; the beam being built
   std::int64_t* next_slot;               // (R, K)   where each came from
   std::uint8_t* next_carried;            // (R, K)   whether that is a kept slot or a child
   std::int32_t *child_action, *child_page;  // (R, K * K)  of the proposed children; action -1: unused
+  float* child_q;                        // (R, K * K)  by which they were proposed
   std::uint8_t* page_used;               // (R, P)
 
   template <typename Visit>
@@ -55,9 +57,16 @@ struct BeamView {
     visit("next_carried", next_carried, {roots, width});
     visit("child_action", child_action, {roots, width * width});
     visit("child_page", child_page, {roots, width * width});
+    visit("child_q", child_q, {roots, width * width});
     visit("page_used", page_used, {roots, pages});
   }
 
+  JOWA_HD double decay() const { return gamma * td_lambda; }
+  // What a step adds to its path: the share of Q that later steps do not take over, and of the reward what they do.
+  JOWA_HD double gain(float q, float reward) const {
+    if (td_lambda == 1.0) return static_cast<double>(reward);
+    return (1.0 - td_lambda) * static_cast<double>(q) + td_lambda * static_cast<double>(reward);
+  }
   JOWA_HD std::int64_t slots(std::int64_t level) const { return level == 0 ? 1 : width; }
   JOWA_HD std::int64_t table_slots() const { return horizon > 0 ? horizon : 1; }
   JOWA_HD bool searching(std::int64_t root, std::int64_t level) const {
@@ -92,12 +101,14 @@ struct KeptSlots {
   std::uint8_t *carried, *valid, *alive;
 };
 
-JOWA_HD inline TreeFault check_legal_q(const float* q, const std::uint8_t* legal, std::int64_t num_actions) {
+JOWA_HD inline TreeFault check_legal_q(const float* q, const std::uint8_t* legal, std::int64_t num_actions,
+                                       bool scored) {
   // Without branches, so that compilers vectorise it.
   std::uint8_t any = 0, bad = 0;
+  const float factor = scored ? 0.0F : 1.0F;  // an infinite q times 0 is NaN
   for (std::int64_t a = 0; a < num_actions; ++a) {
     any |= legal[a];
-    bad |= static_cast<std::uint8_t>(legal[a] & static_cast<std::uint8_t>(is_nan(q[a])));
+    bad |= static_cast<std::uint8_t>(legal[a] & static_cast<std::uint8_t>(is_nan(q[a] * factor)));
   }
   return bad ? TreeFault::bad_q : any ? TreeFault::none : TreeFault::no_legal_action;
 }
@@ -159,10 +170,13 @@ struct ExpandBeam {
       v.greedy_score[root] = root_q[v.greedy_action[root]];
     }
     std::int32_t* chosen = v.child_action + root * width * width;
+    float* chosen_q = v.child_q + root * width * width;
     for (std::int64_t slot = 0; slot < slots; ++slot) {
       std::int64_t found = 0;
       if (v.live(root, slot, level))
         found = best_actions(root_q + slot * v.actions, root_legal, v.actions, v.widths[root], chosen + slot * width);
+      for (std::int64_t i = 0; i < found; ++i)
+        chosen_q[slot * width + i] = root_q[slot * v.actions + chosen[slot * width + i]];
       for (std::int64_t i = found; i < width; ++i) chosen[slot * width + i] = -1;
     }
     write(root, chosen);
@@ -174,7 +188,7 @@ struct ExpandBeam {
     for (std::int64_t slot = 0; slot < v.slots(level); ++slot) {
       // A root of horizon 0 has no live slot, and decides by its own q all the same.
       if (level > 0 && !v.live(root, slot, level)) continue;
-      const TreeFault fault = check_legal_q(root_q + slot * v.actions, root_legal, v.actions);
+      const TreeFault fault = check_legal_q(root_q + slot * v.actions, root_legal, v.actions, v.td_lambda != 1.0);
       if (fault == TreeFault::none) continue;
       v.failed[root] = static_cast<std::int32_t>(fault);
       return;
@@ -211,7 +225,7 @@ struct ExpandBeam {
 struct KeepBeam {
   BeamView v;
   std::int64_t level;
-  double discount;            // gamma^level
+  double discount;            // decay^level
   const float* rewards;       // (R, C)
   const std::uint8_t* ends;   // (R, C)
   const float* values;        // (R, C)
@@ -282,9 +296,9 @@ struct KeepBeam {
     v.value[at] = values[given];
     v.ended[at] = ends[given];
     const double before = parent < 0 ? 0.0 : v.discounted_return[first_node + parent];
-    v.discounted_return[at] = before + discount * static_cast<double>(rewards[given]);
+    v.discounted_return[at] = before + discount * v.gain(v.child_q[proposed], rewards[given]);
     // A discount of zero silences even an infinite value: 0 * inf would be NaN.
-    const double next_discount = discount * v.gamma;
+    const double next_discount = discount * v.decay();
     const bool counts = next_discount != 0.0 && !v.dead_node(root, node);
     v.score[at] = v.discounted_return[at] + (counts ? next_discount * static_cast<double>(values[given]) : 0.0);
     return node;

@@ -140,10 +140,10 @@ void bind_trees(py::module_& module) {
   module.attr("cuda_available_in_build") = false;
 #endif
   auto beam = py::class_<BeamTree>(module, "BeamTree", "A batch of beam searches; see jowa.planner.beam_tree.");
-  beam.def(py::init<const std::vector<std::int64_t>&, const std::vector<std::int64_t>&, std::int64_t, double, bool,
-                    bool>(),
-           py::arg("widths"), py::arg("horizons"), py::arg("num_actions"), py::arg("gamma"), py::arg("respect_ends"),
-           py::arg("cuda"));
+  beam.def(py::init<const std::vector<std::int64_t>&, const std::vector<std::int64_t>&, std::int64_t, double, double,
+                    bool, bool>(),
+           py::arg("widths"), py::arg("horizons"), py::arg("num_actions"), py::arg("gamma"), py::arg("td_lambda"),
+           py::arg("respect_ends"), py::arg("cuda"));
   bind_common<BeamTree>(beam);
   beam.def("expand", &expand, py::arg("q"), py::arg("legal"), py::arg("parents"), py::arg("actions"), py::arg("valid"),
            py::arg("page_table"), py::arg("depths"), py::arg("stream") = 0);

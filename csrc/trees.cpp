@@ -37,7 +37,7 @@ void for_each_root(const Step& step, std::int64_t roots, std::int64_t numbers, b
 const char* describe_fault(std::int64_t code) {
   switch (static_cast<TreeFault>(code)) {
     case TreeFault::none: return "no fault";
-    case TreeFault::bad_q: return "q is NaN (in a Monte-Carlo tree also: infinite) for a legal action";
+    case TreeFault::bad_q: return "q is NaN (in a Monte-Carlo tree, or with td_lambda below 1, also: infinite) for a legal action";
     case TreeFault::no_legal_action: return "legal allows no action";
     case TreeFault::bad_reward: return "a reward is not finite";
     case TreeFault::nan_value: return "a value is NaN";
@@ -47,13 +47,15 @@ const char* describe_fault(std::int64_t code) {
 }
 
 BeamTree::BeamTree(const std::vector<std::int64_t>& widths, const std::vector<std::int64_t>& horizons,
-                   std::int64_t num_actions, double gamma, bool respect_ends, bool cuda)
+                   std::int64_t num_actions, double gamma, double td_lambda,
+                   bool respect_ends, bool cuda)
     : cuda_(cuda) {
   view_.roots = static_cast<std::int64_t>(widths.size());
   view_.width = *std::max_element(widths.begin(), widths.end());
   view_.horizon = *std::max_element(horizons.begin(), horizons.end());
   view_.actions = num_actions;
   view_.gamma = gamma;
+  view_.td_lambda = td_lambda;
   view_.respect_ends = respect_ends;
   for (std::size_t root = 0; root < widths.size(); ++root) {
     const std::int64_t width = widths[root], tried = std::min(width, num_actions);
@@ -87,7 +89,7 @@ void BeamTree::keep(const float* rewards, const std::uint8_t* ends, const float*
   const std::int64_t numbers = children() * 32 + view_.pages;
   for_each_root(KeepBeam{view_, level_, discount_, rewards, ends, values, out}, view_.roots, numbers, cuda_, stream);
   ++level_;
-  discount_ *= view_.gamma;
+  discount_ *= view_.decay();
   pending_ = false;
 }
 

@@ -17,7 +17,7 @@ class BeamTree {
  public:
   // widths and horizons (R): of each root; the state must hold them too (fields "widths" and "horizons").
   BeamTree(const std::vector<std::int64_t>& widths, const std::vector<std::int64_t>& horizons,
-           std::int64_t num_actions, double gamma, bool respect_ends, bool cuda);
+           std::int64_t num_actions, double gamma, double td_lambda, bool respect_ends, bool cuda);
 
   std::size_t state_bytes() const { return bytes_; }
   const std::vector<Field>& fields() const { return fields_; }
@@ -40,7 +40,7 @@ class BeamTree {
   std::size_t bytes_ = 0;
   bool cuda_;
   std::int64_t level_ = 0;
-  double discount_ = 1.0;  // gamma^level
+  double discount_ = 1.0;  // (gamma * td_lambda)^level
   bool pending_ = false;   // expand() awaits keep()
 };
 

@@ -26,6 +26,7 @@ class BeamTree:
         horizons: list[int],
         num_actions: int,
         gamma: float,
+        td_lambda: float,
         respect_ends: bool,
         cuda: bool,
     ) -> None: ...

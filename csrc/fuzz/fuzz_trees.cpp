@@ -120,7 +120,7 @@ void check_beam(const BeamTree& tree) {
 void search_beam() {
   const std::int64_t roots = between(1, 6), actions = between(1, 7);
   const auto widths = integers(roots, 1, 5), horizons = integers(roots, 0, 4);
-  BeamTree tree(widths, horizons, actions, chance(0.2) ? 0.0 : 0.99, chance(0.7), false);
+  BeamTree tree(widths, horizons, actions, chance(0.2) ? 0.0 : 0.99, chance(0.5) ? 1.0 : 0.3, chance(0.7), false);
   const auto state = attach(tree);
   const jowa::BeamView& v = tree.view();
   for (std::int64_t root = 0; root < roots; ++root) {

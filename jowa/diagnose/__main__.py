@@ -55,6 +55,8 @@ class DiagnoseConfig:
     uncertainty: float | None = None
     """Value actions and states by the ensemble's mean minus so many of its standard deviations; default: the agent's
     own, usually 0."""
+    td_lambda: float | None = None
+    """Beam search: share of a plan's score that the imagined states have at each depth; default: the agent's own."""
     context: int | None = None
     """Steps of memory; default: as for width."""
     rollouts: int = 32
@@ -130,8 +132,8 @@ def _planning(config: DiagnoseConfig, agent: Agent, game: str) -> Planning:
     """How to plan in ``game``, as ``python -m jowa.evaluate`` would."""
     asked = EvaluateConfig(
         agent=config.agent, planner=config.planner, width=config.width, horizon=config.horizon,
-        simulations=config.simulations, uncertainty=config.uncertainty, context=config.context,
-        protocol=config.protocol,
+        simulations=config.simulations, uncertainty=config.uncertainty, td_lambda=config.td_lambda,
+        context=config.context, protocol=config.protocol,
     )  # fmt: skip
     planning = planning_of(asked, agent, game)
     steps, longest = agent.model.config.context_steps, agent.longest_context(planning.planner)

@@ -55,6 +55,9 @@ class EvaluateConfig:
     uncertainty: float | None = None
     """Value actions and states by the ensemble's mean minus so many of its standard deviations; default: the agent's
     own, usually 0."""
+    td_lambda: float | None = None
+    """Beam search: share of a plan's score that the imagined states have at each depth, the rest is Q's; default: the
+    agent's own, usually 1, as published."""
     gumbel: tyro.conf.FlagCreatePairsOff[bool] = False
     """MCTS: choose at the root by Gumbel noise and sequential halving; default: the agent's own, usually PUCT."""
     root_noise: float | None = None
@@ -193,7 +196,7 @@ def _play(
 def planning_of(config: EvaluateConfig, agent: Agent, game: str) -> Planning:
     """How to play ``game``: what the call asks for, failing that the paper's settings or the agent's own."""
     named = config.planner or agent.planning.planner.name
-    options = ("width", "horizon", "simulations", "milliseconds", "uncertainty", "root_noise")
+    options = ("width", "horizon", "simulations", "milliseconds", "uncertainty", "td_lambda", "root_noise")
     chosen: dict[str, Any] = {name: getattr(config, name) for name in options} | {
         "gumbel": config.gumbel or None, "respect_ends": False if config.ignore_ends else None,
     }  # fmt: skip

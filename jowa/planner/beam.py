@@ -73,7 +73,8 @@ class BeamPlanner:
 
     def _on_host(self, context: Context, widths: Int, horizons: Int, caution: Tensor, deadline: float) -> Searched:
         """The tree on the host, which looks at every level's results."""
-        tree = make_beam_tree(widths, horizons, self.rollout.num_actions, self.config.gamma, self.config.respect_ends)
+        own, num_actions = self.config, self.rollout.num_actions
+        tree = make_beam_tree(widths, horizons, num_actions, own.gamma, own.respect_ends, own.td_lambda)
         self.rollout.reserve(len(widths), len(widths) * tree.pages_per_root)
         values = self.rollout.encode(context)
         levels: list[tuple[NDArray[np.bool_], NDArray[np.uint16]]] = []

@@ -42,6 +42,7 @@ class _Child:
 
     action: int
     page: int
+    q: float
 
 
 @dataclass
@@ -70,14 +71,15 @@ class ReferenceBeamTree:
     """:class:`jowa.planner.beam_tree.BeamTreeProtocol` where speed does not matter."""
 
     def __init__(
-        self, widths: Int, horizons: Int, num_actions: int, gamma: float = 0.99, respect_ends: bool = True
-    ) -> None:
-        check_beam_arguments(widths, horizons, num_actions, gamma)
+        self, widths: Int, horizons: Int, num_actions: int, gamma: float = 0.99, respect_ends: bool = True,
+        td_lambda: float = 1.0,
+    ) -> None:  # fmt: skip
+        check_beam_arguments(widths, horizons, num_actions, gamma, td_lambda)
         self._widths, self._horizons = widths.tolist(), horizons.tolist()
         self.num_roots, self.num_actions = len(widths), num_actions
         self.width, self.horizon = int(widths.max()), int(horizons.max())
         self.pages_per_root = max(self._pages(w, h) for w, h in zip(self._widths, self._horizons, strict=True))
-        self.gamma, self.respect_ends = gamma, respect_ends
+        self.gamma, self.td_lambda, self.respect_ends = gamma, td_lambda, respect_ends
         self.reset()
 
     def _pages(self, width: int, horizon: int) -> int:
@@ -127,7 +129,8 @@ class ReferenceBeamTree:
         live = [slot for slot in range(self._slots()) if self._live(root, slot)]
         decide = self._level == 0 and not root.failed
         if not root.failed:
-            root.failed = next((f for slot in ([0] if decide else live) if (f := _fault(q[slot], legal))), 0)
+            scored = self.td_lambda < 1
+            root.failed = next((f for slot in ([0] if decide else live) if (f := _fault(q[slot], legal, scored))), 0)
         if root.failed:
             return
         if decide:
@@ -139,7 +142,7 @@ class ReferenceBeamTree:
                 child = slot * self.width + place
                 page = next(page for page in range(self.pages_per_root) if page not in root.pages)
                 root.pages.add(page)
-                root.children[child] = _Child(action, page)
+                root.children[child] = _Child(action, page, float(q[slot, action]))
                 pages = [*(node.page for node in path), page]
                 out.actions[index, child], out.valid[index, child] = action, True
                 out.page_table[index, child, : len(pages)] = np.array(pages) + index * self.pages_per_root
@@ -159,7 +162,7 @@ class ReferenceBeamTree:
             self._keep_root(root, rewards[index], ends[index], values[index]) for index, root in enumerate(self._roots)
         ]
         self._level += 1
-        self._discount *= self.gamma
+        self._discount *= self.gamma * self.td_lambda
         self._pending = False
         for index, root in enumerate(self._roots):
             root.pages = set()
@@ -198,9 +201,11 @@ class ReferenceBeamTree:
         """The node of a child, with its score."""
         parent = -1 if self._level == 0 else root.kept[child // self.width]
         past = root.nodes[parent].discounted_return if parent >= 0 else 0.0
-        total = past + self._discount * reward
+        total = past + self._discount * ((1.0 - self.td_lambda) * proposal.q + self.td_lambda * reward)
+        if self.td_lambda == 1:  # also where q is infinite
+            total = past + self._discount * reward
         node = _Node(parent, self._level + 1, proposal.action, proposal.page, reward, ended, value, total, total)
-        discount = self._discount * self.gamma
+        discount = self._discount * (self.gamma * self.td_lambda)
         if discount and not self._dead(node):  # a discount of 0 silences even an infinite value
             node.score = total + discount * value
         return node
@@ -261,11 +266,12 @@ class ReferenceBeamTree:
         return slot < len(root.kept) and not self._dead(root.nodes[root.kept[slot]])
 
 
-def _fault(q: Float, legal: Bool) -> int:
-    """What keeps ``q`` (A,) and ``legal`` (A,) from being expanded; 0: nothing."""
+def _fault(q: Float, legal: Bool, scored: bool) -> int:
+    """What keeps ``q`` (A,) and ``legal`` (A,) from being expanded, and from being ``scored``; 0: nothing."""
     if not legal.any():
         return NO_LEGAL_ACTION
-    return BAD_Q if np.isnan(q[legal]).any() else 0
+    bad = ~np.isfinite(q[legal]) if scored else np.isnan(q[legal])
+    return BAD_Q if bad.any() else 0
 
 
 def _ranked_legal_actions(q: Float, legal: Bool) -> list[int]:

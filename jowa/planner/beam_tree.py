@@ -77,13 +77,16 @@ class BeamTreeProtocol(Protocol):
     """What a planner drives: ``expand``, imagine the children, ``keep``; until ``finished``; then ``best``.
 
     The score of a node at depth h is the sum of gamma^i r_i over its path + gamma^h V, and V counts as 0
-    after an end.  With ``respect_ends`` false, ends are recorded and otherwise ignored, as published.
+    after an end.  With ``td_lambda`` l below 1 it is the lambda-return of the path (Sutton & Barto, section 12.1): the
+    same sum with gamma * l for gamma and (1 - l) q + l r for r, q being that by which the step was proposed.
+    With ``respect_ends`` false, ends are recorded and otherwise ignored, as published.
 
     A root may be narrower or nearer its horizon than others: it leaves slots invalid, and at its horizon its beam
     stays as it is.  Horizon 0 decides greedily by the q of the first ``expand``.
 
-    A root that is given NaN, a reward that is not finite, or no legal action is marked in ``failed`` and taken out of
-    the search, its tree as it was before; the others go on.  Wrong shapes or dtypes raise, and change nothing.
+    A root that is given NaN, a reward that is not finite, with ``td_lambda`` below 1 an infinite q, or no legal action
+    is marked in ``failed`` and taken out of the search, its tree as it was before; the others go on.  Wrong shapes or
+    dtypes raise, and change nothing.
 
     Pages: root r owns the ids from r * P to (r + 1) * P.  Every proposed child gets the lowest that is free;
     after ``keep`` only those that a node alive descends from (itself included) stay taken.
@@ -147,7 +150,7 @@ class BeamTreeProtocol(Protocol):
         ...
 
 
-def check_beam_arguments(widths: Int, horizons: Int, num_actions: int, gamma: float) -> None:
+def check_beam_arguments(widths: Int, horizons: Int, num_actions: int, gamma: float, td_lambda: float) -> None:
     """Raise a TypeError or ValueError that names the argument of a beam tree that is wrong."""
     roots = len(widths) if isinstance(widths, np.ndarray) and widths.ndim == 1 else 1
     check_at_least("num_roots", roots, 1)
@@ -157,17 +160,21 @@ def check_beam_arguments(widths: Int, horizons: Int, num_actions: int, gamma: fl
     check_at_least("horizons", int(horizons.min()), 0)
     check_at_least("num_actions", num_actions, 1)
     check_unit("gamma", gamma)
+    check_unit("td_lambda", td_lambda)
 
 
 class NativeBeamTree:
     """:class:`BeamTreeProtocol` in C++ (csrc/beam_search.h), on all threads, without the interpreter's lock."""
 
     def __init__(
-        self, widths: Int, horizons: Int, num_actions: int, gamma: float = 0.99, respect_ends: bool = True
-    ) -> None:
+        self, widths: Int, horizons: Int, num_actions: int, gamma: float = 0.99, respect_ends: bool = True,
+        td_lambda: float = 1.0,
+    ) -> None:  # fmt: skip
         require_native()
-        check_beam_arguments(widths, horizons, num_actions, gamma)
-        self._tree = native.BeamTree(widths.tolist(), horizons.tolist(), num_actions, gamma, respect_ends, False)
+        check_beam_arguments(widths, horizons, num_actions, gamma, td_lambda)
+        self._tree = native.BeamTree(
+            widths.tolist(), horizons.tolist(), num_actions, gamma, td_lambda, respect_ends, False
+        )
         self.num_roots, self.num_actions = len(widths), num_actions
         self.width, self.horizon = int(widths.max()), int(horizons.max())
         self.pages_per_root = self._tree.pages_per_root

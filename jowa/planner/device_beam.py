@@ -76,7 +76,9 @@ class DeviceBeam:
     ) -> None:  # fmt: skip
         self.rollout, self.caution, self.passes = rollout, caution, passes
         device, count = rollout.device, len(widths)
-        self.tree = DeviceBeamTree(widths, horizons, rollout.num_actions, config.gamma, config.respect_ends, device)
+        self.tree = DeviceBeamTree(
+            widths, horizons, rollout.num_actions, config.gamma, config.respect_ends, device, config.td_lambda
+        )
         rollout.reserve(count, count * self.tree.pages_per_root)
         self._captured = Captured(rollout, count, steps, self._decide)
 

@@ -132,12 +132,13 @@ class DeviceBeamTree:
 
     def __init__(
         self, widths: Int, horizons: Int, num_actions: int, gamma: float = 0.99, respect_ends: bool = True,
-        device: torch.device | str = "cpu",
+        device: torch.device | str = "cpu", td_lambda: float = 1.0,
     ) -> None:  # fmt: skip
         self.device = _device(device)
-        check_beam_arguments(widths, horizons, num_actions, gamma)
-        cuda = self.device.type == "cuda"
-        self._tree = native.BeamTree(widths.tolist(), horizons.tolist(), num_actions, gamma, respect_ends, cuda)
+        check_beam_arguments(widths, horizons, num_actions, gamma, td_lambda)
+        self._tree = native.BeamTree(
+            widths.tolist(), horizons.tolist(), num_actions, gamma, td_lambda, respect_ends, self.device.type == "cuda"
+        )
         self.num_roots, self.num_actions = len(widths), num_actions
         self.width, self.horizon = int(widths.max()), int(horizons.max())
         self.pages_per_root = self._tree.pages_per_root

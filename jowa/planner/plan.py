@@ -36,6 +36,10 @@ class PlannerConfig:
     """Discount a step."""
     respect_ends: bool = True
     """After a predicted end the value is 0 and the node is not expanded; off: as published, for its cases."""
+    td_lambda: float = 1.0
+    """Beam search: 1 scores a plan by its imagined rewards and the value of the state it ends in, as published, so that
+    what the critic says of the actions themselves only proposes them.  Below 1 plans are scored by the lambda-return
+    (Sutton & Barto, section 12.1) over Q at every depth, the root's included; 0 is greedy in Q."""
     uncertainty: float = 0.0
     """Actions and states are valued by the ensemble's mean minus so many of its standard deviations; of no effect
     where the critic has one member."""
@@ -76,7 +80,7 @@ class PlannerConfig:
             value = getattr(self, name)
             if value is not None and not value >= minimum:
                 raise UsageError(f"{'beam ' * (name == 'width')}{name} is {value}, expected at least {minimum}")
-        for name in ("gamma", "root_noise"):
+        for name in ("gamma", "root_noise", "td_lambda"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UsageError(f"{name} is {getattr(self, name)}, expected a number between 0 and 1")
         for name in ("temperature", "dirichlet"):
@@ -151,7 +155,7 @@ class Planner(Protocol):
         ...
 
 
-SHARED = ("name", "gamma", "respect_ends", "milliseconds", "temperature", "gumbel")
+SHARED = ("name", "gamma", "td_lambda", "respect_ends", "milliseconds", "temperature", "gumbel")
 """Settings that are the same for all roots of a batch."""
 
 

@@ -22,11 +22,12 @@ __all__ = [
 
 
 def make_beam_tree(
-    widths: Int, horizons: Int, num_actions: int, gamma: float = 0.99, respect_ends: bool = True
-) -> BeamTreeProtocol:
+    widths: Int, horizons: Int, num_actions: int, gamma: float = 0.99, respect_ends: bool = True,
+    td_lambda: float = 1.0,
+) -> BeamTreeProtocol:  # fmt: skip
     """A batch of beam searches, ``widths`` and ``horizons`` int64 (R,): native where it was built, else the oracle."""
     kind = NativeBeamTree if native_available() else ReferenceBeamTree
-    return kind(widths, horizons, num_actions, gamma, respect_ends)
+    return kind(widths, horizons, num_actions, gamma, respect_ends, td_lambda)
 
 
 def make_mcts_tree(

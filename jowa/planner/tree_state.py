@@ -25,7 +25,7 @@ Arrays = dict[str, NDArray[Any]]
 BAD_Q, NO_LEGAL_ACTION, BAD_REWARD, NAN_VALUE, BAD_PRIOR = range(1, 6)
 FAULTS = {
     0: "no fault",
-    BAD_Q: "q is NaN (in a Monte-Carlo tree also: infinite) for a legal action",
+    BAD_Q: "q is NaN (in a Monte-Carlo tree, or with td_lambda below 1, also: infinite) for a legal action",
     NO_LEGAL_ACTION: "legal allows no action",
     BAD_REWARD: "a reward is not finite",
     NAN_VALUE: "a value is NaN",

@@ -290,6 +290,7 @@ def _family(contender: Contender, against: Contender) -> str:
     words = ["Beam search" if planned.name == "beam" else "MCTS"]
     words += [] if planned.ends else ["without ends"]
     words += [f"uncertainty {planned.uncertainty:g}"] if planned.uncertainty else []
+    words += [f"lambda {planned.td_lambda:g}"] if planned.td_lambda != 1 else []
     words += [f"memory {planned.context}"] if planned.context != against.planned.context else []
     base = " ".join(word for word in (contender.size, contender.variant) if word)
     words += [base] if (contender.size, contender.variant) != (against.size, against.variant) else []

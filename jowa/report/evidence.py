@@ -94,8 +94,8 @@ def _place(result: Result) -> tuple[object, ...]:
     return (
         METHODS.index(result.method), result.training.parameters, result.size, result.variant,
         transfer is not None and not transfer.pretrained, PLANNERS.index(planned.name), not planned.ends,
-        planned.uncertainty, planned.context, planned.width, planned.horizon, planned.simulations, result.seed,
-        result.id,
+        planned.uncertainty, -planned.td_lambda, planned.context, planned.width, planned.horizon, planned.simulations,
+        result.seed, result.id,
     )  # fmt: skip
 
 

@@ -39,6 +39,8 @@ class Planned:
     """Whether predicted ends are respected."""
     uncertainty: float = 0.0
     """Standard deviations of the ensemble taken off a value."""
+    td_lambda: float = 1.0
+    """Share of a plan's score that imagined states have."""
     context: int = 1
     """Steps of memory; 0: the paper's for each game."""
 
@@ -49,6 +51,7 @@ def describe_planned(planned: Planned) -> str:
     words = {"none": [], "beam": [beam], "mcts": [f"mcts {planned.simulations}"]}
     words[planned.name] += [] if planned.ends else ["without ends"]
     words[planned.name] += [f"uncertainty {planned.uncertainty:g}"] if planned.uncertainty else []
+    words[planned.name] += [f"lambda {planned.td_lambda:g}"] if planned.td_lambda != 1 else []
     words[planned.name] += [f"memory {planned.context}"] if planned.context > 1 else []
     return ", ".join(words[planned.name])
 

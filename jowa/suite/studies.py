@@ -114,6 +114,7 @@ PLANS = (
     Planned("beam", width=4, horizon=2),
     Planned("beam", width=2, horizon=2, ends=False),
     Planned("beam", width=2, horizon=2, uncertainty=1.0),
+    Planned("beam", width=2, horizon=2, td_lambda=0.25),
     Planned("mcts", horizon=3, simulations=4),
     Planned("mcts", horizon=3, simulations=16),
     Planned("mcts", horizon=3, simulations=32),

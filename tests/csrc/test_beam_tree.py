@@ -99,14 +99,18 @@ def search(trees: list[BeamTreeProtocol], rng: np.random.Generator, legal: Any, 
     actions=st.integers(1, 7),
     gamma=st.sampled_from([0.0, 0.5, 0.99, 1.0]),
     respect_ends=st.booleans(),
+    td_lambda=st.sampled_from([1.0, 1.0, 0.25, 0.0]),
     end_rate=st.sampled_from([0.0, 0.3, 0.9]),
     nan=st.sampled_from([0.0, 0.0, 0.3]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_native_equals_the_oracle(roots, width, horizon, actions, gamma, respect_ends, end_rate, nan, seed):
+def test_native_equals_the_oracle(
+    roots, width, horizon, actions, gamma, respect_ends, td_lambda, end_rate, nan, seed
+):  # fmt: skip
     rng = np.random.default_rng(seed)
     widths, horizons = rng.integers(1, width + 1, roots), rng.integers(0, horizon + 1, roots)
-    trees = [kind(widths, horizons, actions, gamma, respect_ends) for kind in (ReferenceBeamTree, NativeBeamTree)]
+    kinds = ReferenceBeamTree, NativeBeamTree
+    trees = [kind(widths, horizons, actions, gamma, respect_ends, td_lambda) for kind in kinds]
     assert trees[0].pages_per_root == trees[1].pages_per_root
     for _ in range(2):  # the second search runs over used buffers
         legal = draw_legal(rng, roots, actions)
@@ -238,6 +242,45 @@ def test_the_best_actions_are_those_of_greatest_q_with_ties_to_the_lowest(kind):
 
 
 @both
+@pytest.mark.parametrize("td_lambda", [0.0, 0.3, 0.8])
+@pytest.mark.parametrize("seed", range(4))
+def test_lambda_returns_mix_q_into_every_step(kind, seed, td_lambda):
+    """Over all paths, by the recursion L(s) = (1 - l) Q(s, a) + l (r + gamma L(s'))."""
+    toy, horizon, gamma = Toy(seed, 3, 0.2), 3, 0.9
+
+    def best(state: int, steps: int) -> float:
+        if not steps:
+            return float(toy.values[state])
+        found = []
+        for action in range(3):
+            child = 3 * state + action + 1
+            after = 0.0 if toy.ends[child] else best(child, steps - 1)
+            imagined = float(toy.rewards[child]) + gamma * after
+            found.append((1 - td_lambda) * float(toy.q[state, action]) + td_lambda * imagined)
+        return max(found)
+
+    tree = kind(sizes(27), sizes(horizon), 3, gamma, True, td_lambda)
+    plan(toy, tree, [0], np.ones((1, 3), dtype=np.bool_))
+    assert tree.best()[1][0] == pytest.approx(best(0, horizon), rel=1e-5)
+    if td_lambda == 0:
+        assert tree.best()[0][0] == toy.q[0].argmax()
+
+
+@both
+def test_an_infinite_q_that_is_scored_is_a_fault(kind):
+    legal, q = np.ones((2, 2), np.bool_), np.zeros((2, 1, 2), np.float32)
+    q[1, 0, 1] = -np.inf
+    for td_lambda, failed in ((1.0, [0, 0]), (0.5, [0, 1])):
+        tree = kind(sizes(2, 2), sizes(1, 1), 2, 0.9, True, td_lambda)
+        tree.expand(q, legal)
+        assert tree.failed.tolist() == failed
+    legal[1, 1] = False
+    tree.reset()
+    tree.expand(q, legal)
+    assert not tree.failed.any()
+
+
+@both
 def test_horizon_0_decides_in_one_expand(kind):
     tree = kind(sizes(2, 1), sizes(0, 0), 2, 0.9, True)
     assert tree.pages_per_root == 0 and not tree.finished()
@@ -276,8 +319,8 @@ def test_a_fault_takes_its_root_out_and_leaves_the_others(kind):
 
 @both
 def test_wrong_arguments_are_named(kind):
-    right = {"widths": sizes(1), "horizons": sizes(1), "num_actions": 1, "gamma": 0.9}
-    wrong = {"widths": sizes(0), "horizons": sizes(-1), "num_actions": 0, "gamma": np.nan}
+    right = {"widths": sizes(1), "horizons": sizes(1), "num_actions": 1, "gamma": 0.9, "td_lambda": 0.5}
+    wrong = {"widths": sizes(0), "horizons": sizes(-1), "num_actions": 0, "gamma": np.nan, "td_lambda": 1.5}
     for name, value in wrong.items():
         with pytest.raises(ValueError, match=name):
             kind(**{**right, name: value}, respect_ends=True)

@@ -31,12 +31,13 @@ def host(tensors: Any) -> list[Any]:
 
 @devices
 @pytest.mark.parametrize("respect_ends", [False, True])
+@pytest.mark.parametrize("td_lambda", [1.0, 0.25])
 @pytest.mark.parametrize("seed", range(5))
-def test_beam_search_in_tensors(device, seed, respect_ends):
+def test_beam_search_in_tensors(device, seed, td_lambda, respect_ends):
     rng = np.random.default_rng(seed)
     widths, horizons, legal = rng.integers(1, 5, 7), rng.integers(0, 4, 7), draw_legal(rng, 7, 6)
-    plain = NativeBeamTree(widths, horizons, 6, 0.9, respect_ends)
-    tree = DeviceBeamTree(widths, horizons, 6, 0.9, respect_ends, device)
+    plain = NativeBeamTree(widths, horizons, 6, 0.9, respect_ends, td_lambda)
+    tree = DeviceBeamTree(widths, horizons, 6, 0.9, respect_ends, device, td_lambda)
     assert tree.pages_per_root == plain.pages_per_root
     for _ in range(2):
         slots = 1

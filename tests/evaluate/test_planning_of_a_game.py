@@ -63,3 +63,10 @@ def test_episodes_may_be_cut_off_before_the_protocol_does() -> None:
     assert rules == [27_000, 40, 27_000]
     with pytest.raises(UsageError, match="max_steps is 0, expected at least 1: set --max-steps"):
         EvaluateConfig(Path("unused"), max_steps=0).check()
+
+
+def test_a_lambda_is_given_or_the_agents_own() -> None:
+    own = agent_of("tiny", Planning(PlannerConfig("beam", td_lambda=0.5)))
+    for given, expected in ((["--td-lambda", "0.25"], 0.25), ([], 0.5), (["--td-lambda", "0"], 0.0)):
+        config = parse_options(EvaluateConfig, "evaluate", arguments=["unused", *given])
+        assert planning_of(config, own, "Pong").planner.td_lambda == expected

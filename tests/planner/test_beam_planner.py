@@ -200,6 +200,19 @@ def test_caution_prefers_what_the_ensemble_agrees_on(model, context) -> None:
     assert careful.actions.tolist() != greedy.actions.tolist()
 
 
+def test_td_lambda_leads_from_greedy_play_to_the_published_search(model, context) -> None:
+    published = BeamPlanner(model, PlannerConfig("beam", 3, 2, GAMMA)).plan(context)
+    plans = {
+        share: BeamPlanner(model, PlannerConfig("beam", 3, 2, GAMMA, td_lambda=share)).plan(context)
+        for share in (0.0, 0.5, 1.0)
+    }
+    assert plans[0.0].actions.tolist() == plans[0.0].q.argmax(1).tolist()
+    np.testing.assert_allclose(plans[0.0].scores, plans[0.0].q.max(1), rtol=1e-6)
+    np.testing.assert_array_equal(plans[1.0].candidate_scores, published.candidate_scores)
+    assert not np.allclose(plans[0.5].scores, plans[0.0].scores)
+    assert not np.allclose(plans[0.5].scores, plans[1.0].scores)
+
+
 def test_without_time_the_greedy_action_is_taken(model, context) -> None:
     plan = BeamPlanner(model, PlannerConfig("beam", 3, 2, milliseconds=0.0)).plan(context)
     assert plan.actions.tolist() == plan.q.argmax(1).tolist()

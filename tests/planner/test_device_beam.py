@@ -39,11 +39,11 @@ def make(device: str) -> tuple[WorldActionModel, Context]:
 
 
 @pytest.mark.parametrize("device", ["cpu", GPU])
-@pytest.mark.parametrize("draft", ["off", "last-change"])
-def test_it_decides_as_the_planner_does(device: str, draft: str) -> None:
+@pytest.mark.parametrize(("draft", "td_lambda"), [("off", 1.0), ("last-change", 1.0), ("off", 0.25)])
+def test_it_decides_as_the_planner_does(device: str, draft: str, td_lambda: float) -> None:
     model, context = make(device)
-    config = PlannerConfig("beam", 3, 2, 0.9, draft=draft)  # type: ignore[arg-type]
-    configs = [PlannerConfig("beam", width, horizon, 0.9, uncertainty=caution)
+    config = PlannerConfig("beam", 3, 2, 0.9, draft=draft, td_lambda=td_lambda)  # type: ignore[arg-type]
+    configs = [PlannerConfig("beam", width, horizon, 0.9, uncertainty=caution, td_lambda=td_lambda)
                for width, horizon, caution in ((3, 2, 0.0), (2, 1, 0.5), (1, 2, 0.0), (3, 0, 1.0))]  # fmt: skip
     expected = BeamPlanner(model, config, engine=TorchEngine(model)).plan(context, keep_frames=True, configs=configs)
     caution = torch.tensor([one.uncertainty for one in configs], device=device)

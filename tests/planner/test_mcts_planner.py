@@ -321,7 +321,7 @@ def test_nan_weights_name_the_root_and_leave_the_others(model, context) -> None:
         ({"root_noise": 1.5}, "root_noise"), ({"dirichlet": 0.0}, "dirichlet"), ({"draft": "guess"}, "unknown draft"),
         ({"uncertainty": -1.0}, "uncertainty"), ({"milliseconds": -1.0}, "milliseconds"),
         ({"uncertainty": np.inf}, "finite"), ({"temperature": np.inf}, "finite"),
-        ({"simulations": 10**6}, "at most 10000"),
+        ({"simulations": 10**6}, "at most 10000"), ({"td_lambda": 1.5}, "td_lambda is 1.5, expected a number between"),
     ],
 )  # fmt: skip
 def test_impossible_settings_are_named(options: dict, message: str) -> None:

@@ -224,6 +224,7 @@ def test_the_same_seed_twice_is_refused() -> None:
         (Planned(), ""),
         (Planned("beam", 3, 2, ends=False), "beam 3x2, without ends"),
         (Planned("mcts", simulations=16, uncertainty=1.0, context=2), "mcts 16, uncertainty 1, memory 2"),
+        (Planned("beam", 2, 1, td_lambda=0.25), "beam 2x1, lambda 0.25"),
     ],
 )
 def test_planned_in_words(planned: Planned, words: str) -> None:
