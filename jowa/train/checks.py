@@ -23,8 +23,9 @@ LEAST = {
     "model.width": 1, "model.vocab_size": 2, "evaluation.episodes": 0, "evaluation.width": 1,
     "draft.moments": 1, "draft.steps": 0, "parallel.microbatches": 1, "health.bad_steps": 1,
     "health.evaluate_every": 0, "health.evaluate_episodes": 1, "health.evaluate_steps": 1, "health.picture_every": 0,
-    "evaluation.horizon": 0, "evaluation.context": 1, "evaluation.max_steps": 1, "model.num_tasks": 60,
-    "model.num_actions": 18, "model.num_atoms": 1, "model.context_steps": 2, "model.q_width": 1, "model.q_ensemble": 1,
+    "evaluation.horizon": 0, "evaluation.context": 1, "evaluation.td_lambda": 0, "evaluation.max_steps": 1,
+    "model.num_tasks": 60, "model.num_actions": 18, "model.num_atoms": 1, "model.context_steps": 2,
+    "model.q_width": 1, "model.q_ensemble": 1,
     "model.dropout": 0, "model.q_dropout": 0, "objective.gamma": 0, "objective.cql_weight": 0,
     "objective.world_weight": 0, "objective.action_noise": 0, "data.transitions": 0, "stage2.imagined_from": 0,
     "stage2.imagined_width": 1, "stage2.imagined_horizon": 1,
@@ -34,7 +35,7 @@ LEAST = {
 MOST = {
     "stage2.target_rate": 1, "optimizer.final_fraction": 1, "model.dropout": 1, "model.q_dropout": 1,
     "model.vocab_size": 65_536, "objective.gamma": 1, "objective.action_noise": 1,
-    "tokenizer_loss.ema_decay": 1,
+    "tokenizer_loss.ema_decay": 1, "evaluation.td_lambda": 1,
 }  # fmt: skip
 """The largest value of each setting that has one; tokens are stored as uint16."""
 

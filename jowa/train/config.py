@@ -185,6 +185,9 @@ class EvaluationConfig:
     """Beam width."""
     horizon: int = 1
     """Imagined steps."""
+    td_lambda: float = 0.25
+    """Share of a plan's score that the imagined states have at each depth, the rest is what Q says of the actions; 1,
+    as published: imagined states alone."""
     context: int = 1
     """Steps of memory that the agent plans from."""
     protocol: Literal["sticky", "published"] = "sticky"

@@ -48,7 +48,8 @@ def _published(preset: str) -> TrainConfig:
         # Three looks and seven pictures, which docs/training.md reckons to cost less than 1%.
         health=HealthConfig(evaluate_every=500_000, evaluate_episodes=1, evaluate_steps=1_000, picture_every=250_000),
         evaluation=EvaluationConfig(
-            episodes=16, planner="beam", width=4, horizon=2, context=4, protocol="published", max_steps=108_000
+            episodes=16, planner="beam", width=4, horizon=2, td_lambda=1.0, context=4, protocol="published",
+            max_steps=108_000,
         ),
     )  # fmt: skip
 

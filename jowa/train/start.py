@@ -88,7 +88,9 @@ def make_agent(
     tokenizer.load_state_dict(tokenizer_state)
     model.load_state_dict(model_state)
     settings = config.evaluation
-    planner = PlannerConfig(settings.planner, settings.width, settings.horizon, config.objective.gamma)
+    planner = PlannerConfig(
+        settings.planner, settings.width, settings.horizon, config.objective.gamma, td_lambda=settings.td_lambda
+    )
     precision = choose_precision(config.precision, place.device)
     planning = Planning(planner, settings.context)
     return Agent(tokenizer.to(place.device), model.to(place.device), known_tasks(config), precision, planning)

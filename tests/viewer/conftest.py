@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+import jowa.hub
 from jowa.agent import Agent, Planning
 from jowa.planner import Plan, Planner, PlannerConfig
 from jowa.viewer.commands import Command
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 Kind = TypeVar("Kind", bound=Event)
+
+
+@pytest.fixture(autouse=True)
+def no_shipped_agent(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this installation came with."""
+    monkeypatch.setattr(jowa.hub, "SHIPPED", tmp_path_factory.getbasetemp() / "shipped" / "nothing")
 
 
 @pytest.fixture(scope="session")
