@@ -59,6 +59,10 @@ class CardFacts:
     """Of the weights, as the hub spells it."""
 
 
+OTHERS = ("random", "data", "agent before")
+"""Players of a run's table that are not the agent: the hub's index leaves them out."""
+
+
 def model_card(tokenizer: TokenizerConfig, model: ModelConfig, games: Sequence[str], facts: CardFacts) -> str:
     """The card of an agent of these sizes that was trained on ``games``."""
     unknown = "Not noted."
@@ -108,6 +112,7 @@ def _results(scores: Sequence[CardScore]) -> list[dict[str, object]]:
             ],
         }
         for score in scores
+        if score.player not in OTHERS
     ]
 
 

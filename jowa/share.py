@@ -144,7 +144,10 @@ def _player(planner: dict[str, Any]) -> str:
         return "greedy"
     if planner["name"] == "mcts":
         return "MCTS" + (f", {planner['simulations']} simulations" if planner["simulations"] else "")
-    return f"beam search, width {planner['width']}, horizon {planner['horizon']}"
+    share = planner.get("td_lambda", 1.0)
+    return f"beam search, width {planner['width']}, horizon {planner['horizon']}" + (
+        f", lambda {share:g}" if share != 1 else ""
+    )
 
 
 @command

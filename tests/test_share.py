@@ -33,6 +33,8 @@ def test_the_card_of_a_run(run: Path, tmp_path: Path) -> None:
         assert f"- {game}: {count:,} agent steps" in card
     assert "Preset `tiny`" in card and "Scored on a cpu." in card
     assert "| Pong | agent | sticky, at most 3,000 steps | 2.0 | [0.5, 3.5] | 2 |" in card
+    assert "| Pong | random |" in card
+    assert "mean score, agent, sticky" in card and "mean score, random" not in card, "the hub's index is the agent's"
     assert Agent.load(tmp_path / "out", "cpu").tasks == Agent.load(run / "agent", "cpu").tasks
 
 

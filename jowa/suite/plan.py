@@ -132,6 +132,7 @@ class _Small:
         asked = self.asked
         self._evaluate(base, Planned(), ("methods", "scale", "ablations"))
         self._evaluate(base, studies.USUAL_PLAN, ("methods", "scale"))
+        self._evaluate(base, studies.OWN_PLAN, ("methods",))
         for size in asked.sizes:
             if size != asked.base:
                 trained = self._train(base.seed, size, base, groups=("scale",))

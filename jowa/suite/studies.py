@@ -105,7 +105,9 @@ PLANNING_OPTIONS = (
 PLANNING_GAMES = ("Breakout", "Freeway", "Pong")
 """Those of the training games in which planners are compared; all where none of them is among the games asked for."""
 USUAL_PLAN = Planned("beam", width=2, horizon=1)
-"""How the usual agent plans, beside playing greedily."""
+"""How the usual agent plans as the paper has it, beside playing greedily."""
+OWN_PLAN = Planned("beam", width=2, horizon=1, td_lambda=0.25)
+"""How ``tiny`` plans by default."""
 PLANS = (
     Planned(),
     Planned("beam", width=2, horizon=1),

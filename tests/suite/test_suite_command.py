@@ -78,7 +78,13 @@ def test_a_very_small_study(command: Any, tmp_path: Path) -> None:
     done = command("jowa.suite", *small)
     assert done.returncode == 0, done.stderr
     results = {result.id: result for result in read_results(tmp_path / "s/results")}
-    assert set(results) == {"random", "data", "jowa-M-seed0/none", "jowa-M-seed0/beam-2x1"}
+    assert set(results) == {
+        "random",
+        "data",
+        "jowa-M-seed0/none",
+        "jowa-M-seed0/beam-2x1",
+        "jowa-M-seed0/beam-2x1-lambda-0.25",
+    }
     agent = results["jowa-M-seed0/beam-2x1"]
     assert set(agent.games) == {"Breakout", "Boxing"} and all(one.steps == (12, 12) for one in agent.games.values())
     assert agent.training.parameters > 1e6 and agent.training.seconds > 0 and agent.protocol["max_steps"] == 12
