@@ -209,7 +209,7 @@ class Agent:
                 f"{folder} holds the tokenizer and the model of different agents, perhaps because saving was "
                 "interrupted: write the agent anew"
             )
-        planning = _read_planning(config["planning"], where)
+        planning = planning_from_dict(config["planning"], where)
         autocast = choose_precision(precision, place)
         agent = cls(tokenizer.to(place), model.to(place), tasks, autocast, planning)
         if (folder / "draft.safetensors").exists():
@@ -333,7 +333,12 @@ class Player:
         )
 
 
-def _read_planning(values: object, where: str) -> Planning:
+def read_planning(folder: Path) -> Planning:
+    """How the agent in ``folder`` plays by itself; :class:`CheckpointError` as of loading."""
+    return planning_from_dict(read_config(folder).get("planning"), str(folder / "config.json"))
+
+
+def planning_from_dict(values: object, where: str) -> Planning:
     """:class:`Planning` from ``config.json``; :class:`CheckpointError` for anything else."""
     if not isinstance(values, dict) or set(values) != {"planner", "context"}:
         raise CheckpointError(f"{where}: planning is {values!r}, expected planner and context")

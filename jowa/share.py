@@ -130,7 +130,12 @@ def _played(results: dict[str, Any]) -> list[CardScore]:
     """The scores at the end of a training run."""
     settings, rows = results.get("settings", {}), results.get("rows", {})
     rules = {"name": settings.get("protocol"), "max_steps": settings.get("max_steps", 0)}
-    return [_score(row, name, rules) for name in rows for row in rows[name]]
+    planned = "agent + beam search"
+    words = {}
+    if "width" in settings and "horizon" in settings:
+        planner = {"name": "beam"} | {name: settings.get(name) for name in ("width", "horizon", "td_lambda")}
+        words[planned] = f"agent, {_player(planner)}"
+    return [_score(row, words.get(name, name), rules) for name in rows for row in rows[name]]
 
 
 def _score(row: dict[str, Any], player: str, protocol: dict[str, Any]) -> CardScore:
@@ -144,10 +149,9 @@ def _player(planner: dict[str, Any]) -> str:
         return "greedy"
     if planner["name"] == "mcts":
         return "MCTS" + (f", {planner['simulations']} simulations" if planner["simulations"] else "")
-    share = planner.get("td_lambda", 1.0)
-    return f"beam search, width {planner['width']}, horizon {planner['horizon']}" + (
-        f", lambda {share:g}" if share != 1 else ""
-    )
+    share = planner.get("td_lambda")
+    weighed = "" if share in (None, 1) else f", lambda {share:g}"
+    return f"beam search, width {planner['width']}, horizon {planner['horizon']}{weighed}"
 
 
 @command

@@ -105,7 +105,9 @@ def evaluate(
         how += ("--simulations", str(planned.simulations)) if planned.name == "mcts" else ()
         how += () if planned.ends else ("--ignore-ends",)
         how += ("--uncertainty", f"{planned.uncertainty:g}") if planned.uncertainty else ()
-        how += ("--td-lambda", f"{planned.td_lambda:g}") if planned.td_lambda != 1 else ()
+        how += (
+            ("--td-lambda", f"{planned.td_lambda:g}") if planned.name == "beam" else ()
+        )  # the agent has one of its own
         how += ("--context", str(planned.context)) if planned.context else ()
     return (
         inside(agent), "--games", *games, "--episodes", str(episodes), "--seed", str(seed), "--protocol", protocol,

@@ -195,7 +195,7 @@ def _check_ranges(config: TrainConfig) -> None:
         for part in name.split("."):
             value = getattr(value, part)
         least, most = LEAST.get(name, -math.inf), MOST.get(name, math.inf)
-        if not (isinstance(value, (int, float)) and least <= value <= most):
+        if value is not None and not (isinstance(value, (int, float)) and least <= value <= most):
             bounds = f"at least {least}" if most == math.inf else f"{least} to {most}"
             raise UsageError(f"{name} is {value}, expected {bounds}: set --{name.replace('_', '-')}")
     if config.data.segment_stride >= config.data.segment_length:

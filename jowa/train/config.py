@@ -185,9 +185,9 @@ class EvaluationConfig:
     """Beam width."""
     horizon: int = 1
     """Imagined steps."""
-    td_lambda: float = 0.25
+    td_lambda: float | None = None
     """Share of a plan's score that the imagined states have at each depth, the rest is what Q says of the actions; 1,
-    as published: imagined states alone."""
+    as published: imagined states alone.  None: that of the agent which the run starts from, else 0.25."""
     context: int = 1
     """Steps of memory that the agent plans from."""
     protocol: Literal["sticky", "published"] = "sticky"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from jowa.agent import Agent, Planning
+from jowa.agent import Agent, Planning, read_planning
 from jowa.agent_folder import read_sizes
 from jowa.devices import choose_precision
 from jowa.errors import UsageError
@@ -89,8 +89,15 @@ def make_agent(
     model.load_state_dict(model_state)
     settings = config.evaluation
     planner = PlannerConfig(
-        settings.planner, settings.width, settings.horizon, config.objective.gamma, td_lambda=settings.td_lambda
+        settings.planner, settings.width, settings.horizon, config.objective.gamma, td_lambda=td_lambda_of(config)
     )
     precision = choose_precision(config.precision, place.device)
     planning = Planning(planner, settings.context)
     return Agent(tokenizer.to(place.device), model.to(place.device), known_tasks(config), precision, planning)
+
+
+def td_lambda_of(config: TrainConfig) -> float:
+    """How the run's agent weighs what it imagines."""
+    if config.evaluation.td_lambda is not None:
+        return config.evaluation.td_lambda
+    return 0.25 if config.start_from is None else read_planning(config.start_from).planner.td_lambda

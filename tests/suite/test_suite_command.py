@@ -89,10 +89,13 @@ def test_a_very_small_study(command: Any, tmp_path: Path) -> None:
     assert set(agent.games) == {"Breakout", "Boxing"} and all(one.steps == (12, 12) for one in agent.games.values())
     assert agent.training.parameters > 1e6 and agent.training.seconds > 0 and agent.protocol["max_steps"] == 12
     assert "python -m jowa.train --preset tiny" in agent.command and agent.settings["preset"] == "tiny"
+    for name, share in (("beam-2x1", 1.0), ("beam-2x1-lambda-0.25", 0.25)):
+        played = json.loads((tmp_path / f"s/evaluations/jowa-M-seed0/{name}.json").read_text())
+        assert played["settings"]["planner"]["td_lambda"] == share
     summary = json.loads((tmp_path / "s/summary.json").read_text())
     assert {one["contender"]["name"] for one in summary["methods"]["standings"]} >= {"jowa M", "random", "data"}
     assert "jowa M has 1 of 3 seeds" in done.stdout and not (tmp_path / "s/work/jowa-M-seed0/checkpoints").exists()
     again = command("jowa.suite", *small)
-    assert again.returncode == 0 and "started" not in again.stderr and "7 of 7 jobs done" in again.stdout
+    assert again.returncode == 0 and "started" not in again.stderr and "8 of 8 jobs done" in again.stdout
     refused = command("jowa.suite", *small[:3], "1.0", *small[4:])
     assert refused.returncode == 2 and "begun with scale 0.0005, now it is 1.0" in refused.stderr

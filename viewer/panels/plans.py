@@ -222,4 +222,5 @@ def summary(moment: Moment) -> str:
         return f"MCTS · {plural(count, 'imagined state')}"
     pruned = sum(path.rank < 0 for path in moment.tree.paths)
     kept = len(moment.tree.paths) - pruned
-    return f"beam of {config.width}, {plural(config.horizon, 'step')} ahead · {kept} kept, {pruned} pruned"
+    weighed = "" if config.td_lambda == 1 else f" · lambda {config.td_lambda:g}"
+    return f"beam of {config.width}, {plural(config.horizon, 'step')} ahead · {kept} kept, {pruned} pruned{weighed}"
