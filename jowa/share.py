@@ -133,7 +133,8 @@ def _played(results: dict[str, Any]) -> list[CardScore]:
     planned = "agent + beam search"
     words = {}
     if "width" in settings and "horizon" in settings:
-        planner = {"name": "beam"} | {name: settings.get(name) for name in ("width", "horizon", "td_lambda")}
+        planner = {"name": "beam", "td_lambda": results.get("td_lambda", settings.get("td_lambda"))}
+        planner |= {name: settings[name] for name in ("width", "horizon")}
         words[planned] = f"agent, {_player(planner)}"
     return [_score(row, words.get(name, name), rules) for name in rows for row in rows[name]]
 

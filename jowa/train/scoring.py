@@ -56,7 +56,7 @@ def score(config: TrainConfig, agent: Agent, step: int) -> dict[str, Any]:
             played = play(player, games, settings.episodes, protocol, config.seed, on_progress=noting(advance))
         rows[name] = [summarise(game, [p.score for p in played if p.game == game]) for game in games]
     document = results_document(dataclasses.asdict(settings), rows["agent + beam search"], agent.device)
-    document["settings"]["td_lambda"] = planner.td_lambda
+    document["td_lambda"] = planner.td_lambda
     document["step"] = step
     document["rows"] = {name: [dataclasses.asdict(result) for result in rows[name]] for name in ROWS if name in rows}
     return document
