@@ -28,6 +28,7 @@ WIDE = 160
 Group = Literal["methods", "scale", "ablations", "planning", "transfer"]
 SizeName = Literal["S", "M", "L"]
 MethodName = Literal["jowa", "mtbc", "mgdt", "scaled-ql"]
+AblationName = Literal["detach-q", "mse", "no-cql", "combo", "rem", "no-task-embedding"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class SuiteConfig:
     """Sizes of the scaling curve; M, failing that the first, is that of everything else."""
     methods: tuple[MethodName, ...] = get_args(MethodName)
     """Whom to compare; jowa is always there, rivals take its tokenizer."""
+    ablations: tuple[AblationName, ...] = get_args(AblationName)
+    """Settings to change one by one, of the agent of that size (docs/ablations.md)."""
     games: tuple[str, ...] = ()
     """Training games, of those that the study records; default: all."""
     held_out: tuple[str, ...] = studies.HELD_OUT
@@ -102,8 +105,8 @@ class SuiteConfig:
         games = self.games or tuple(data.game for data in studies.TRAINING)
         return small_study(
             Asked(
-                games, self.held_out, self.sizes, methods, self.seeds, self.episodes, self.scale, self.max_steps,
-                self.device, threads_of(self.jobs),
+                games, self.held_out, self.sizes, methods, tuple(dict.fromkeys(self.ablations)), self.seeds,
+                self.episodes, self.scale, self.max_steps, self.device, threads_of(self.jobs),
             )
         )  # fmt: skip
 

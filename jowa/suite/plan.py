@@ -23,6 +23,7 @@ class Asked:
     sizes: tuple[str, ...]
     methods: tuple[str, ...]
     """jowa, and the rivals of it."""
+    ablations: tuple[str, ...]
     seeds: int
     episodes: int
     scale: float
@@ -42,6 +43,11 @@ class Asked:
     def speed(self) -> float:
         """How much faster than on one core a job is: a step of M took 52 ms on one thread, 32 on two."""
         return 1.0 if self.threads == 1 else 1.6
+
+    @property
+    def training_steps(self) -> int:
+        """Of stage 2, and of a rival."""
+        return self.scaled(studies.STAGE2_STEPS_PER_GAME * len(self.games), 2)
 
     def scaled(self, steps: int, least: int = 1) -> int:
         """So many steps, at this scale."""
@@ -131,14 +137,15 @@ class _Small:
         """Everything of one seed that is trained with the joint objective, and its evaluations."""
         asked = self.asked
         self._evaluate(base, Planned(), ("methods", "scale", "ablations"))
-        self._evaluate(base, studies.USUAL_PLAN, ("methods", "scale"))
-        self._evaluate(base, studies.OWN_PLAN, ("methods",))
+        self._evaluate(base, studies.OWN_PLAN, ("methods", "scale"))
+        self._evaluate(base, studies.PAPERS_PLAN, ("methods",))
         for size in asked.sizes:
             if size != asked.base:
                 trained = self._train(base.seed, size, base, groups=("scale",))
                 self._evaluate(trained, Planned(), ("scale",))
-                self._evaluate(trained, studies.USUAL_PLAN, ("scale",))
-        for variant, options in studies.ABLATIONS.items():
+                self._evaluate(trained, studies.OWN_PLAN, ("scale",))
+        for variant in asked.ablations:
+            options = studies.ABLATIONS[variant]
             trained = self._train(base.seed, asked.base, base, variant, options, ("ablations",))
             self._evaluate(trained, Planned(), ("ablations",))
         planner = self._train(
@@ -154,7 +161,7 @@ class _Small:
     ) -> _Trained:  # fmt: skip
         """A training of the joint agent; without ``base``, whose tokenizer is used, it is that of its seed."""
         asked = self.asked
-        stage1, stage2 = asked.scaled(studies.STAGE1_STEPS), asked.scaled(studies.STAGE2_STEPS, 2)
+        stage1, stage2 = asked.scaled(studies.STAGE1_STEPS), asked.training_steps
         name = "-".join(filter(None, ("jowa", size, variant, f"seed{seed}")))
         folder = f"work/{name}"
         data = Data(STORE, asked.games, tokens="" if base is None else self.tokens[1])
@@ -215,7 +222,7 @@ class _Small:
 
     def _rival(self, kind: str, base: _Trained) -> None:
         asked, name = self.asked, f"{kind}-{base.size}-seed{base.seed}"
-        folder, steps = f"work/{name}", asked.scaled(studies.RIVAL_STEPS[kind])
+        folder, steps = f"work/{name}", asked.training_steps
         data = Data(STORE, asked.games, tokens=self.tokens[1])
         arguments = commands.rival(kind, folder, data, base.size, steps, base.seed, base.agent)
         needs = tuple(self.recorded) if kind == "scaled-ql" else (base.job, self.tokens[0])

@@ -80,7 +80,8 @@ BASE = "M"
 STAGE1_STEPS = 200
 """In which the world model gets ahead of the critic."""
 STAGE1_SECONDS = 0.05
-STAGE2_STEPS = 8_000
+STAGE2_STEPS_PER_GAME = 5_000
+"""Steps of stage 2, or of a rival's training, for each of the training games: with 2,000 nobody learned to play."""
 IMAGINED_SHARE = 1 / 7
 """Share of the steps after which imagined segments begin, where they are asked for."""
 
@@ -104,19 +105,23 @@ PLANNING_OPTIONS = (
 """The agent whose planner is varied: the usual one imagines one step at most, this one three."""
 PLANNING_GAMES = ("Breakout", "Freeway", "Pong")
 """Those of the training games in which planners are compared; all where none of them is among the games asked for."""
-USUAL_PLAN = Planned("beam", width=2, horizon=1)
-"""How the usual agent plans as the paper has it, beside playing greedily."""
 OWN_PLAN = Planned("beam", width=2, horizon=1, td_lambda=0.25)
-"""How ``tiny`` plans by default."""
+"""How ``tiny`` plans by default, beside playing greedily."""
+PAPERS_PLAN = Planned("beam", width=2, horizon=1)
+"""The same by the paper's score."""
 PLANS = (
     Planned(),
     Planned("beam", width=2, horizon=1),
     Planned("beam", width=2, horizon=2),
     Planned("beam", width=2, horizon=3),
     Planned("beam", width=4, horizon=2),
-    Planned("beam", width=2, horizon=2, ends=False),
-    Planned("beam", width=2, horizon=2, uncertainty=1.0),
+    Planned("beam", width=2, horizon=1, td_lambda=0.25),
     Planned("beam", width=2, horizon=2, td_lambda=0.25),
+    Planned("beam", width=2, horizon=3, td_lambda=0.25),
+    Planned("beam", width=4, horizon=2, td_lambda=0.25),
+    Planned("beam", width=2, horizon=2, td_lambda=0.5),
+    Planned("beam", width=2, horizon=2, td_lambda=0.25, ends=False),
+    Planned("beam", width=2, horizon=2, td_lambda=0.25, uncertainty=1.0),
     Planned("mcts", horizon=3, simulations=4),
     Planned("mcts", horizon=3, simulations=16),
     Planned("mcts", horizon=3, simulations=32),
@@ -124,7 +129,6 @@ PLANS = (
 """The planners compared, all on the same agents."""
 
 RIVALS = ("mtbc", "mgdt", "scaled-ql")
-RIVAL_STEPS = {"mtbc": 6_000, "mgdt": 6_000, "scaled-ql": 6_000}
 RIVAL_STEP_SECONDS = {"mtbc": 0.043, "mgdt": 0.047, "scaled-ql": 0.038}
 
 FINETUNE_STEPS, RIVAL_FINETUNE_STEPS = 1_000, 1_000

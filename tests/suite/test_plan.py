@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from rich.console import Console
@@ -17,6 +17,7 @@ from jowa.finetune.config import FinetuneConfig
 from jowa.games import PRETRAINING_GAMES
 from jowa.options import parse_options
 from jowa.suite import studies
+from jowa.suite.__main__ import AblationName
 from jowa.suite.aggregate import Contender
 from jowa.suite.jobs import Job, chosen, fingerprints
 from jowa.suite.ledger import Ledger
@@ -39,8 +40,8 @@ PARSED = {
 
 def asked(**changes: Any) -> Asked:
     usual = dict(
-        games=GAMES, held_out=studies.HELD_OUT, sizes=("S", "M", "L"), methods=ALL, seeds=3, episodes=10, scale=1.0,
-        max_steps=3000,
+        games=GAMES, held_out=studies.HELD_OUT, sizes=("S", "M", "L"), methods=ALL, ablations=tuple(studies.ABLATIONS),
+        seeds=3, episodes=10, scale=1.0, max_steps=3000,
     )  # fmt: skip
     return Asked(**(usual | changes))
 
@@ -72,11 +73,14 @@ def test_every_command_line_is_understood(study: list[Job]) -> None:
     configs = {job.name: parsed(job) for job in jobs}
     base = configs["train/jowa-M-seed0"]
     assert base.data.games == GAMES and base.evaluation.episodes == 0 and base.draft.steps == 0
-    assert (base.stage1.steps, base.stage2.steps) == (studies.STAGE1_STEPS, studies.STAGE2_STEPS)
+    assert (base.stage1.steps, base.stage2.steps) == (
+        studies.STAGE1_STEPS,
+        len(GAMES) * studies.STAGE2_STEPS_PER_GAME,
+    )
     ablated = configs["train/jowa-M-combo-seed0"]
     assert str(ablated.tokenizer_from) == "study/work/jowa-M-seed0/agent" and ablated.stage1.world_from == 0
     assert str(ablated.data.tokens) == "study/tokens/seed0" and ablated.objective.conservative == "combo"
-    plan = configs["evaluate/jowa-M-context-4-seed0/beam-2x2-without-ends"]
+    plan = configs["evaluate/jowa-M-context-4-seed0/beam-2x2-without-ends-lambda-0.25"]
     assert (plan.planner, plan.width, plan.horizon, plan.ignore_ends) == ("beam", 2, 2, True)
     tuned = configs["train/transfer/Assault-mixed/jowa-M-seed0-imagined"]
     assert (tuned.transitions, tuned.imagined, tuned.seed) == (5000, "half", 0)
@@ -84,7 +88,7 @@ def test_every_command_line_is_understood(study: list[Job]) -> None:
 
 
 def test_tiny_studies_are_understood_too() -> None:
-    for job in small_study(asked(seeds=1, scale=1e-4, sizes=("S",), methods=("jowa",), held_out=("Assault",))):
+    for job in small_study(asked(seeds=1, scale=1e-5, sizes=("S",), methods=("jowa",), held_out=("Assault",))):
         if job.module == "jowa.train":
             assert parsed(job).stage2.steps == 2
     assert "train/jowa-S-detach-q-seed0" in {job.name for job in small_study(asked(sizes=("S",)))}
@@ -135,7 +139,10 @@ def test_groups_and_knobs_take_away(study: list[Job]) -> None:
     assert not any("mgdt" in job.name for job in small_study(asked(methods=("jowa", "mtbc"))))
     assert not any("transfer" in job.name for job in small_study(asked(held_out=())))
     half = {job.name: job for job in small_study(asked(scale=0.5))}["train/jowa-M-seed0"]
-    assert parsed(half).stage2.steps == studies.STAGE2_STEPS // 2
+    assert parsed(half).stage2.steps == len(GAMES) * studies.STAGE2_STEPS_PER_GAME // 2
+    ablated = {one.variant for job in small_study(asked(ablations=("mse",))) if (one := job.measured)}
+    assert "mse" in ablated and "rem" not in ablated
+    assert get_args(AblationName) == tuple(studies.ABLATIONS)
 
 
 def test_what_bears_on_nothing_changes_no_fingerprint(study: list[Job]) -> None:
