@@ -19,7 +19,7 @@ from jowa.planner.device_beam import BeamOnDevice, Searched
 from jowa.planner.drafts import DraftHead
 from jowa.planner.engine import Engine, Level
 from jowa.planner.imagination import Context
-from jowa.planner.plan import Plan, PlannerConfig, PlanningError, check_configs
+from jowa.planner.plan import Plan, PlannerConfig, PlanningError, check_configs, empty_plan
 from jowa.planner.rollout import Rollout
 from jowa.planner.tree import BeamTreeProtocol, Int, describe_fault, make_beam_tree
 
@@ -56,6 +56,10 @@ class BeamPlanner:
         start = time.perf_counter()
         configs = [self.config] * len(context.lengths) if configs is None else configs
         check_configs(configs, self.config, context, self.rollout.context_steps)
+        if not configs:
+            one = np.ones(1, dtype=np.int64)
+            actions = self.rollout.num_actions
+            return empty_plan(make_beam_tree(one, one, actions).nodes(), actions, keep_frames)
         widths = np.array([config.width for config in configs], dtype=np.int64)
         horizons = np.array([config.depth for config in configs], dtype=np.int64)
         caution = torch.tensor([config.uncertainty for config in configs], device=self.rollout.device)

@@ -22,7 +22,7 @@ from jowa.planner.device_mcts import MCTSOnDevice, Trees, settings_of
 from jowa.planner.drafts import DraftHead
 from jowa.planner.engine import Engine, Level
 from jowa.planner.imagination import Context
-from jowa.planner.plan import Plan, PlannerConfig, PlanningError, check_configs
+from jowa.planner.plan import Plan, PlannerConfig, PlanningError, check_configs, empty_plan
 from jowa.planner.rollout import Rollout
 from jowa.planner.tree import Selection, describe_fault, make_mcts_tree
 
@@ -138,6 +138,9 @@ class MCTSPlanner:
         count = len(context.lengths)
         configs = [self.config] * count if configs is None else list(configs)
         check_configs(configs, self.config, context, self.rollout.context_steps)
+        if not count:
+            actions = self.rollout.num_actions
+            return empty_plan(make_mcts_tree(1, 1, actions).nodes(), actions, keep_frames)
         who = list(range(count)) if slots is None else list(slots)
         stays = self._stays(context, configs, slots)
         with self.rollout.working():

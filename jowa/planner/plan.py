@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from jowa.config import TOKENS_PER_FRAME
 from jowa.errors import NumericalError, UsageError
 from jowa.planner.imagination import Context
 
@@ -148,6 +149,7 @@ class Planner(Protocol):
 
         ``configs``: the settings of each root instead of the planner's own, in which only :data:`SHARED` must be the
         same.  ``slots``: who each root is, so that what is known of it may be used again; None: strangers.
+        Of no roots the plan is empty.
 
         Raises :class:`PlanningError` that names a root for which the model answered NaN, and holds the plan of the
         others; ValueError when a context and its horizon exceed the model's context.
@@ -170,6 +172,17 @@ class PlanningError(NumericalError):
             "use another checkpoint, or --precision float32"
         )
         self.plan = plan
+
+
+def empty_plan(nodes: dict[str, NDArray[Any]], num_actions: int, keep_frames: bool) -> Plan:
+    """The answer to no roots; ``nodes``: the arrays of a tree without any."""
+    actions, scores = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+    values = np.zeros((0, num_actions), dtype=np.float32)
+    frames = np.zeros((0, TOKENS_PER_FRAME), dtype=np.uint16) if keep_frames else None
+    return Plan(
+        actions, scores, values, values.copy(), np.zeros((0, 1), dtype=np.float32),
+        np.zeros((0, 1, 0), dtype=np.int64), nodes, frames,
+    )  # fmt: skip
 
 
 def check_configs(configs: Sequence[PlannerConfig], own: PlannerConfig, context: Context, longest: int) -> None:
