@@ -14,9 +14,9 @@ import tyro
 from rich.console import Console
 
 from jowa.agent import Agent, Planning
-from jowa.config import PRESETS
 from jowa.errors import UsageError, command
 from jowa.evaluate.play import MakePlayer, Protocol, agent_player, get_protocol, noting, play, steps_of
+from jowa.evaluate.published import published
 from jowa.evaluate.report import check_writable, results_document, score_table, write_results
 from jowa.evaluate.rivals import rival_player
 from jowa.evaluate.scores import summarise
@@ -200,15 +200,12 @@ def planning_of(config: EvaluateConfig, agent: Agent, game: str) -> Planning:
     chosen: dict[str, Any] = {name: getattr(config, name) for name in options} | {
         "gumbel": config.gumbel or None, "respect_ends": False if config.ignore_ends else None,
     }  # fmt: skip
-    context = config.context
-    paper = get_game(game).published_planning
-    size = next((name for name, preset in PRESETS.items() if preset.model == agent.model.config), None)
-    if config.protocol == "published" and paper is not None and size in ("40M", "70M", "150M"):
-        chosen["width"] = paper.width if config.width is None else config.width
-        context = getattr(paper, f"context_{size.lower()}") if context is None else context
+    own = agent.planning
+    if config.protocol == "published":
+        own = published(own, agent.model.config, game)
     given = {key: value for key, value in chosen.items() if value is not None}
-    planner = dataclasses.replace(agent.planning.planner, name=named, **given)
-    return Planning(planner, agent.planning.context if context is None else context)
+    planner = dataclasses.replace(own.planner, name=named, **given)
+    return Planning(planner, own.context if config.context is None else config.context)
 
 
 @command

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from jowa.agent import Agent, Planning
 from jowa.evaluate import GameScore, get_protocol, summarise
 from jowa.evaluate.play import Decider, play
-from jowa.planner.plan import PlannerConfig
+from jowa.planner.plan import PlannerName
 from jowa.train.config import TrainConfig
+from jowa.train.scoring import plannings
 
 Floats = NDArray[np.float64]
 
@@ -38,19 +39,19 @@ class Look:
 
 def look(config: TrainConfig, agent: Agent, seed: int) -> Look:
     """Play ``health.evaluate_episodes`` of each game by the greedy agent and by the planning one."""
-    planner = agent.planning.planner
-    planned = dataclasses.replace(planner, name="beam") if planner.name == "none" else planner
-    greedy, judged = _played(config, agent, dataclasses.replace(planner, name="none"), seed)
+    own = agent.planning.planner.name
+    planned: PlannerName = "beam" if own == "none" else own
+    greedy, judged = _played(config, agent, "none", seed)
     with_planning, _ = _played(config, agent, planned, seed)
     metrics: dict[str, float] = {}
     for game, without, by_plan in zip(config.data.games, greedy, with_planning, strict=True):
         metrics[f"greedy/{game}"] = without.mean
-        metrics[f"{planned.name}/{game}"] = by_plan.mean
+        metrics[f"{planned}/{game}"] = by_plan.mean
         metrics[f"planner_gain/{game}"] = by_plan.mean - without.mean
         if judged[game]:
             metrics[f"q_bias/{game}"] = float(np.mean(judged[game]))
-    score = mean_score(greedy if planner.name == "none" else with_planning)
-    metrics["greedy/mean"], metrics[f"{planned.name}/mean"] = mean_score(greedy), mean_score(with_planning)
+    score = mean_score(greedy if own == "none" else with_planning)
+    metrics["greedy/mean"], metrics[f"{planned}/mean"] = mean_score(greedy), mean_score(with_planning)
     return Look(metrics, score)
 
 
@@ -61,13 +62,13 @@ def mean_score(scores: Sequence[GameScore]) -> float:
 
 
 def _played(
-    config: TrainConfig, agent: Agent, planner: PlannerConfig, seed: int
+    config: TrainConfig, agent: Agent, planner: PlannerName, seed: int
 ) -> tuple[list[GameScore], dict[str, list[float]]]:
     """The scores in each game, and for each game Q minus the return at the steps played."""
     settings, games = config.evaluation, config.data.games
     named = get_protocol(settings.protocol)
     protocol = dataclasses.replace(named, max_steps=min(named.max_steps, config.health.evaluate_steps))
-    observer = _Observer(agent, Planning(planner, agent.planning.context))
+    observer = _Observer(agent, plannings(config, agent, planner))
     played = play(observer, games, config.health.evaluate_episodes, protocol, seed)
     scores = [summarise(game, [p.score for p in played if p.game == game]) for game in games]
     return scores, observer.errors(config.objective.gamma, protocol.max_steps)
@@ -76,13 +77,14 @@ def _played(
 class _Observer:
     """Makes players, and notes what their critic expected at each step and what was then earned."""
 
-    def __init__(self, agent: Agent, planning: Planning) -> None:
-        self._agent, self._planning = agent, planning
+    def __init__(self, agent: Agent, plannings: Mapping[str, Planning]) -> None:
+        self._agent, self._plannings = agent, plannings
         self._episodes: list[tuple[str, list[float], list[float]]] = []
 
     def __call__(self, jobs: Sequence[tuple[str, int]]) -> Decider:
         games = [game for game, _ in jobs]
-        player = self._agent.player(games, self._planning.planner, self._planning.context)
+        chosen = [self._plannings[game] for game in games]
+        player = self._agent.player(games, [one.planner for one in chosen], [one.context for one in chosen])
         episodes: list[tuple[str, list[float], list[float]]] = [(game, [], []) for game in games]
         self._episodes += episodes
 

@@ -35,7 +35,7 @@ def test_bias_is_q_minus_the_clipped_return_and_leaves_out_what_was_cut_off(
     finished_run: Any, limit: int, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent = Agent.load(finished_run / "agent", "cpu")
-    observer = _Observer(agent, Planning(PlannerConfig("none"), 1))
+    observer = _Observer(agent, {"Pong": Planning(PlannerConfig("none"), 1)})
     decider = observer([("Pong", 0)])
     expected = []
     for step, reward in enumerate([0.0, 7.0, 0.0, -3.0]):
