@@ -13,7 +13,7 @@ SIZES = ("40M", "70M", "150M")
 
 
 def published(own: Planning, model: ModelConfig, game: str) -> Planning:
-    """``own`` with the paper's context (steps) and beam width of ``game``, where it names them for a model this large."""
+    """``own`` with the paper's context (steps) and beam width of ``game``, where it has them for this size."""
     paper = get_game(game).published_planning
     size = next((name for name in SIZES if PRESETS[name].model == model), None)
     if paper is None or size is None:

@@ -85,7 +85,7 @@ def test_a_single_legal_action_takes_every_simulation(kind) -> None:
 
 @mcts_trees
 def test_ancestors_pages_are_taken_so_pages_run_out_before_nodes(kind) -> None:
-    """A chain of four fills four pages; one step later its first is an ancestor's and none is free for a fourth node."""
+    """A chain of four fills four pages; a step later the first is an ancestor's, and a fourth node finds none."""
     tree = kind(2, 4, 1, MCTSSettings())
     start = np.ones(2, np.bool_), np.zeros((2, 1), np.float32), np.ones((2, 1), np.bool_), full(2, 9)
     tree.start(*start)

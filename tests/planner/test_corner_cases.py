@@ -1,4 +1,4 @@
-"""Both planners on every engine where a search is easily wrong: ends, a single legal action, ties, no budget, no pages."""
+"""Both planners on every engine where searches go wrong easily: ends, one legal action, ties, no budget, no pages."""
 
 from __future__ import annotations
 
