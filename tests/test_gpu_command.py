@@ -54,6 +54,48 @@ def test_a_step_that_fails_stops_no_other(capsys: pytest.CaptureFixture[str]) ->
     assert "== 3/3 good" in capsys.readouterr().out
 
 
+def test_a_step_whose_packages_are_missing_is_left_out() -> None:
+    step = gpu.Step("training", [sys.executable, "-c", "raise SystemExit(3)"], 0.5, ("sys", "no_such_package"))
+    said: list[str] = []
+    outcomes = gpu.run_all([step], said.append)
+    assert outcomes["training"].startswith("left out, needs no_such_package: pip install -e .") and len(said) == 1
+
+
+COLLECT = """
+import importlib.abc, sys
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+import pytest
+raise SystemExit(pytest.main([*{arguments!r}, "--collect-only", "-p", "no:cacheprovider"]))
+"""
+FOREIGN = {
+    "ale_py", "cv2", "google_crc32c", "gymnasium", "huggingface_hub", "hypothesis", "matplotlib", "numcodecs",
+    "pandas", "PIL", "pytest_timeout", "pytestqt", "rich", "rliable", "safetensors", "scipy", "tensorboard", "tyro",
+    "xdist", "zarr",
+}  # fmt: skip
+"""What a machine with torch, triton, NumPy and pytest alone does not have."""
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_every_step_needs_no_package_but_what_it_says(device: str) -> None:
+    steps = [step for step in gpu.steps(3, device) if "pytest" in step.command]
+    for needs in {step.needs for step in steps}:
+        files = [
+            part for step in steps if step.needs == needs for part in step.command if "/" in part and part[0] != "/"
+        ]
+        assert files and all((ROOT / file).exists() for file in files)
+        arguments = ["-q", "--override-ini", "addopts=--import-mode=importlib --strict-markers", *files]
+        done = subprocess.run(
+            [sys.executable, "-c", COLLECT.format(blocked=FOREIGN - set(needs), arguments=arguments)],
+            cwd=ROOT, capture_output=True, text=True, check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-3000:]
+
+
 def test_the_table_holds_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
         {"claim": "faster", "shapes": "3 x 4", "runs": 7, "seconds": {"ours": 0.001, "rival": 0.0025}, "ratio": 2.5},
