@@ -84,6 +84,14 @@ def test_attention_compiles_in_every_configuration(tmp_path: Path, capability: s
 
 
 @pytest.mark.slow
+def test_kernels_agree_with_their_oracles_at_random_shapes(tmp_path: Path) -> None:
+    checks = ("random_codes", "random_critics", "random_cross_entropies", "random_attention")
+    assert [line.rpartition(": ")[0] for line in run("interpreted_random.py", tmp_path)] == [
+        f"passed: {check}, case {case}" for check in checks for case in range(12)
+    ]
+
+
+@pytest.mark.slow
 def test_tree_attention_agrees_with_its_oracle_in_the_interpreter(tmp_path: Path) -> None:
     assert run("interpreted_tree_attention.py", tmp_path) == [
         "passed: levels_of_all_kinds",
