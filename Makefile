@@ -97,8 +97,8 @@ build/fuzz/address: SANITIZERS := address,undefined
 build/fuzz/thread: SANITIZERS := thread
 build/fuzz/address build/fuzz/thread: $(FUZZED) $(wildcard csrc/*.h)
 	@mkdir -p $(@D)
-	$(CXX) -std=c++20 -g1 -O1 -Wall -Wextra -ffp-contract=off -DJOWA_NUMBERS_PER_THREAD=1 -fsanitize=$(SANITIZERS) \
-	  -fno-sanitize-recover=all -o $@ $(FUZZED) -pthread
+	$(CXX) -std=c++20 -g1 -O1 -Wall -Wextra -ffp-contract=off -DJOWA_NUMBERS_PER_THREAD=1 -DJOWA_SPINS=20 \
+	  -fsanitize=$(SANITIZERS) -fno-sanitize-recover=all -o $@ $(FUZZED) -pthread
 
 dist: install-dev  ## an sdist, and from it a wheel, in dist/
 	rm -rf build/lib* build/bdist* dist
