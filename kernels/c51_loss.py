@@ -16,6 +16,8 @@ from jowa.kernels.native import native_runs
 
 EPSILON = 1e-8
 """Added to probabilities before the logarithm, as published."""
+MOST_ACTIONS, MOST_ATOMS = 32, 64
+"""What a program of the kernels holds in registers: with 128 atoms it would spill them (tests/kernels/compiled.py)."""
 
 
 def c51_loss(
@@ -27,8 +29,9 @@ def c51_loss(
     expectation on atoms spread evenly over [v_min, v_max].  m is the projection of r + g Z' (Bellemare et al. 2017):
     ``successor`` float (N, Z) the distribution of Z', ``rewards`` and ``discounts`` float (N,), a discount of 0 for r
     alone; none of them gets a gradient.  With Triton on a GPU one kernel each way, without a tensor of N Z Z
-    (:mod:`jowa.kernels.c51_loss_triton`), on a CPU native code (:mod:`jowa.kernels.c51_loss_native`), else
-    :func:`c51_loss_reference`.  Raises ValueError for shapes, dtypes or devices that do not fit.
+    (:mod:`jowa.kernels.c51_loss_triton`), up to 32 actions and 64 atoms, on a CPU native code
+    (:mod:`jowa.kernels.c51_loss_native`), else :func:`c51_loss_reference`.
+    Raises ValueError for shapes, dtypes or devices that do not fit.
     """
     _check(logits, actions, successor, rewards, discounts)
     check_atoms("logits", logits.shape[3], v_min, v_max)
@@ -55,7 +58,7 @@ def c51_loss_reference(
 
 
 def _runs_triton(logits: Tensor) -> bool:
-    return logits.is_cuda and _has_triton()
+    return logits.is_cuda and logits.shape[2] <= MOST_ACTIONS and logits.shape[3] <= MOST_ATOMS and _has_triton()
 
 
 def _has_triton() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import triton
@@ -15,6 +15,7 @@ from triton.compiler import ASTSource
 from jowa.kernels import c51_loss_triton as c51
 from jowa.kernels import linear_cross_entropy_triton as entropy
 from jowa.kernels import vq_lookup_triton as vq
+from jowa.kernels.c51_loss import MOST_ACTIONS, MOST_ATOMS
 
 POINTER, INTEGER, REAL = "*fp32", "i32", "fp32"
 
@@ -41,7 +42,7 @@ C51 = {"logits": "*bf16", "actions": "*i64", "N": INTEGER} | dict.fromkeys(
 C51 |= dict.fromkeys(("v_min", "spacing", "epsilon"), REAL)
 C51_SIZES = {"E": 3, "A": 18, "Z": 51, "BLOCK_A": 32, "BLOCK_Z": 64}
 
-KERNELS = (
+KERNELS: tuple[Kernel, ...] = (
     *(
         Kernel(
             name, vq.nearest_two,
@@ -70,6 +71,34 @@ KERNELS = (
         for classes in (512, 2048, 16384)
         for dtype in ("fp32", "fp16", "bf16")
         for gradient in (False, True)
+    ),
+)  # fmt: skip
+
+# A launch also picks these: codes of other widths (64 numbers: local tokenizers; 196: patches), critics of one member
+# and the largest that the kernels take, every block of classes.
+SEARCH, FORWARD, BACKWARD = (
+    next(kernel for kernel in KERNELS if kernel.name == name)
+    for name in ("vq_lookup with codes", "c51_loss forward in fp32", "c51_loss backward in fp32")
+)
+ENTROPY = next(kernel for kernel in KERNELS if kernel.name == "cross-entropy of 512 classes in fp32 with gradient")
+LARGEST = {"E": 5, "A": MOST_ACTIONS, "Z": MOST_ATOMS, "BLOCK_A": MOST_ACTIONS, "BLOCK_Z": MOST_ATOMS}
+OTHER_SIZES = (
+    *(
+        replace(SEARCH, name=f"{SEARCH.name} of {width} numbers", constants=SEARCH.constants | {"D": width})
+        for width in (1, 16, 64, 196)
+    ),
+    *(
+        replace(kernel, name=f"{kernel.name} of {words}", constants=kernel.constants | sizes)
+        for kernel in (FORWARD, BACKWARD)
+        for words, sizes in (("one member", {"E": 1}), ("the largest critic", LARGEST))
+    ),
+    *(
+        replace(
+            ENTROPY, name=f"cross-entropy of a block of {block}", warps=entropy.warps_of(block),
+            constants=ENTROPY.constants | {"V": block, "BLOCK": block},
+        )
+        for block in (1 << power for power in range(15))
+        if block not in (512, 2048, 16384)
     ),
 )  # fmt: skip
 
@@ -106,5 +135,5 @@ def compile_for_all(kernel: Kernel) -> None:
 
 
 if __name__ == "__main__":
-    for kernel in KERNELS:
+    for kernel in KERNELS + OTHER_SIZES:
         compile_for_all(kernel)

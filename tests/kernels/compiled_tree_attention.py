@@ -48,6 +48,16 @@ def kernels(dtype: str) -> Iterator[Kernel]:
             yield replace(Specialised(**fields), name=f"{name} with aligned strides")
 
 
+def of_other_heads() -> Iterator[Kernel]:
+    """Head sizes are padded to a power of two from 16 on (``tiny`` has 32).  Both 16-bit types tile alike."""
+    for size in (16, 32):
+        for dtype in ("float32", "bfloat16"):
+            for kernel in kernels(dtype):
+                if isinstance(kernel, Specialised):
+                    sizes = kernel.constants | {"D": size, "BLOCK_D": size}
+                    yield replace(kernel, name=f"{kernel.name}, heads of {size}", constants=sizes)
+
+
 def of_ones() -> Iterator[Kernel]:
     """A launch makes constants of arguments that are 1, here all that may be; the expressions must still compile."""
     for kernel in kernels("bfloat16"):
@@ -61,5 +71,5 @@ if __name__ == "__main__":
     for dtype in DTYPES:
         for kernel in kernels(dtype):
             compile_for_all(kernel)
-    for kernel in of_ones():
+    for kernel in (*of_ones(), *of_other_heads()):
         compile_for_all(kernel)

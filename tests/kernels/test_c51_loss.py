@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from jowa.kernels import c51_loss as module
 from jowa.kernels import native
 from jowa.kernels.c51_loss import c51_loss, c51_loss_reference
 
@@ -26,6 +28,17 @@ def test_without_native_code_a_cpu_takes_the_oracle(monkeypatch: pytest.MonkeyPa
     found, expected = c51_loss(*inputs(), -10.0, 30.0), c51_loss_reference(*inputs(), -10.0, 30.0)
     assert torch.equal(torch.stack(found), torch.stack(expected))
     assert found[0].shape == (7,) and (found[1] > 0).all(), "logsumexp exceeds every member"
+
+
+@pytest.mark.parametrize(
+    ("actions", "atoms", "served"), [(18, 51, True), (32, 64, True), (33, 51, False), (18, 65, False)]
+)
+def test_a_gpu_takes_its_kernel_for_what_fits_into_registers(
+    actions: int, atoms: int, served: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_has_triton", lambda: True)
+    assert module._runs_triton(SimpleNamespace(is_cuda=True, shape=(3, 7, actions, atoms))) == served
+    assert not module._runs_triton(torch.zeros(3, 7, actions, atoms))
 
 
 def test_by_hand() -> None:

@@ -54,7 +54,16 @@ def test_kernels_compile_for_the_target_hardware(tmp_path: Path) -> None:
         for dtype in ("fp32", "fp16", "bf16")
         for gradient in ("", " with gradient")
         for capability in (80, 90)
-    ]
+    ] + [
+        f"compiled: {kernel} for sm_{capability}"
+        for kernel in (
+            *(f"vq_lookup with codes of {width} numbers" for width in (1, 16, 64, 196)),
+            *(f"c51_loss {way} in fp32 of {words}" for way in ("forward", "backward")
+              for words in ("one member", "the largest critic")),
+            *(f"cross-entropy of a block of {1 << power}" for power in range(15) if power not in (9, 11, 14)),
+        )
+        for capability in (80, 90)
+    ]  # fmt: skip
 
 
 @pytest.mark.slow
@@ -105,7 +114,7 @@ def test_tree_attention_agrees_with_its_oracle_in_the_interpreter(tmp_path: Path
 @pytest.mark.slow
 def test_tree_attention_compiles_for_the_target_hardware(tmp_path: Path) -> None:
     lines = run("compiled_tree_attention.py", tmp_path)
-    assert [line.split(",")[0] for line in lines] == [
+    assert [line.rsplit(",", 2)[0] for line in lines] == [
         f"compiled: tree_attention {kernel} of {tile} queries in {dtype}{strides} for sm_{capability}"
         for dtype in ("float32", "float16", "bfloat16")
         for kernel in ("context_kernel", "rows_kernel")
@@ -115,5 +124,13 @@ def test_tree_attention_compiles_for_the_target_hardware(tmp_path: Path) -> None
     ] + [
         f"compiled: tree_attention {kernel} of ones for sm_{capability}"
         for kernel in ("context_kernel", "rows_kernel")
+        for capability in (80, 90)
+    ] + [
+        f"compiled: tree_attention {kernel} of {tile} queries in {dtype} with aligned strides, heads of {size} "
+        f"for sm_{capability}"
+        for size in (16, 32)
+        for dtype in ("float32", "bfloat16")
+        for kernel in ("context_kernel", "rows_kernel")
+        for tile in (16, 32 if dtype == "float32" else 64)
         for capability in (80, 90)
     ]
