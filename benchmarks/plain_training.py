@@ -101,15 +101,17 @@ def both_curves(config: TrainConfig, stage: int, place: Place) -> tuple[Curve, C
     tokenizer, objective = copy.deepcopy(trainer.tokenizer), copy.deepcopy(trainer.objective)
     with closing(Feed(config, place)) as feed:
         trainer.run(feed, lambda step, metrics: curve.append(metrics))
-    critic, plain_curve = stage == 2, Curve()
+    if config.fits_codes:  # found before the first step, and the same from then on
+        tokenizer.load_state_dict(trainer.tokenizer.state_dict())
+    critic, trains, plain_curve = stage == 2, config.trains_tokenizer(stage), Curve()
     rates = (config.stage2 if critic else config.stage1).learning_rate, config.stage1.tokenizer_learning_rate
-    plain = PlainStep(objective, None if critic else tokenizer, None, rates, config.optimizer.weight_decay)
+    plain = PlainStep(objective, tokenizer if trains else None, None, rates, config.optimizer.weight_decay)
     with closing(Feed(config, place)) as feed:
-        if critic:
+        if not trains:
             feed.encode(tokenizer, None)
         for step in range(config.stage1.steps + config.stage2.steps):
-            batch = feed.tokens(step) if critic else feed.pixels(step)
-            frames = None if critic else feed.tokenizer_frames(step, 0.0)[0]
+            batch = feed.pixels(step, stage) if trains else feed.tokens(step, stage)
+            frames = feed.tokenizer_frames(step, 0.0)[0] if trains else None
             plain_curve.append(plain(batch, frames, critic=critic))
     return curve, plain_curve
 

@@ -59,7 +59,7 @@ class MadeUpFeed:
         length, tokens = config.data.segment_length, None
         generator = torch.Generator().manual_seed(0)
         shape, frames = (rows, length), None
-        if stage == 2:
+        if not config.trains_tokenizer(stage):
             tokens = torch.randint(config.model.vocab_size, (*shape, 36), generator=generator)
         else:
             frames = torch.randint(256, (*shape, 84, 84), dtype=torch.uint8, generator=generator)
@@ -102,9 +102,10 @@ def plain_step(config: TrainConfig, stage: int) -> Any:
     model.q_head.requires_grad_(stage == 2)
     dtype = choose_precision(config.precision, DEVICE)
     objective = Objective(model, config.objective)
-    run = PlainStep(objective, tokenizer if stage == 1 else None, dtype, (1e-4, 1e-4))
+    trains = config.trains_tokenizer(stage)
+    run = PlainStep(objective, tokenizer if trains else None, dtype, (1e-4, 1e-4))
     feed = MadeUpFeed(config, config.stage1.batch_size if stage == 1 else config.stage2.batch_size, stage)
-    frames = feed.frames if stage == 1 else None
+    frames = feed.frames if trains else None
     return lambda: run(feed.batch, frames, critic=stage == 2, pieces=config.parallel.microbatches)
 
 
@@ -177,11 +178,13 @@ def test_the_loss_curves(compare, tmp_path: Path, stage: int) -> None:
         assert len(ours) == CURVE_STEPS and ours.isfinite().all()
         apart = ((ours - rival).abs() > 1e-4 * rival.abs() + 1e-5).nonzero()
         alike = int(apart[0]) if len(apart) else CURVE_STEPS
-        # Rounding turns one token of stage 1 into another in the end: from then on only the courses are alike.
-        assert alike >= (20 if stage == 1 else CURVE_STEPS)
+        # Rounding grows from step to step, and turns one token, or one greedy action, into another in the end: from
+        # then on only the courses are alike.
+        assert alike >= 20
         late = [float(curve[CURVE_STEPS // 2 :].mean()) for curve in (ours, rival)]
         assert late[0] == pytest.approx(late[1], rel=0.1, abs=2e-3)
         figures |= {f"{name}_steps_alike": alike, f"{name}_late_mean": late[0], f"{name}_late_mean_plain": late[1]}
+        figures[f"{name}_farthest_apart"] = float((ours - rival).abs().max())
     compare.note(
         f"losses of {CURVE_STEPS} steps of stage {stage}: how many are the plain path's within 1e-4, and later means",
         f"tiny, float32, {steps:,} steps each of {' and '.join(games)}, random play", **figures,
