@@ -130,13 +130,17 @@ def _played(results: dict[str, Any]) -> list[CardScore]:
     """The scores at the end of a training run."""
     settings, rows = results.get("settings", {}), results.get("rows", {})
     rules = {"name": settings.get("protocol"), "max_steps": settings.get("max_steps", 0)}
-    planned = "agent + beam search"
-    words = {}
-    if "width" in settings and "horizon" in settings:
-        planner = {"name": "beam", "td_lambda": results.get("td_lambda", settings.get("td_lambda"))}
-        planner |= {name: settings[name] for name in ("width", "horizon")}
-        words[planned] = f"agent, {_player(planner)}"
-    return [_score(row, words.get(name, name), rules) for name in rows for row in rows[name]]
+    named, own = results.get("planning", {}), {"width", "horizon"} <= set(settings)
+    share = results.get("td_lambda", settings.get("td_lambda"))
+
+    def words(name: str, game: str) -> str:
+        if name != "agent + beam search" or not own:
+            return name
+        width = named.get(game, settings)["width"]
+        planner = {"name": "beam", "td_lambda": share, "width": width, "horizon": settings["horizon"]}
+        return f"agent, {_player(planner)}"
+
+    return [_score(row, words(name, row["game"]), rules) for name in rows for row in rows[name]]
 
 
 def _score(row: dict[str, Any], player: str, protocol: dict[str, Any]) -> CardScore:

@@ -38,6 +38,19 @@ def test_the_card_of_a_run(run: Path, tmp_path: Path) -> None:
     assert Agent.load(tmp_path / "out", "cpu").tasks == Agent.load(run / "agent", "cpu").tasks
 
 
+def test_the_card_says_each_games_own_width(run: Path, tmp_path: Path) -> None:
+    results = json.loads((run / "results.json").read_text())
+    (row,) = results["rows"]["agent"]
+    results["rows"]["agent + beam search"] = [row, row | {"game": "Seaquest"}, row | {"game": "Boxing"}]
+    results["settings"] |= {"width": 4, "horizon": 2}
+    results["planning"] = {"Pong": {"width": 2, "context": 3}, "Seaquest": {"width": 3, "context": 1}}
+    (run / "results.json").write_text(json.dumps(results))
+    share(ShareConfig(run, out=tmp_path / "out"))
+    card = (tmp_path / "out" / "README.md").read_text()
+    for game, width in (("Pong", 2), ("Seaquest", 3), ("Boxing", 4)):
+        assert f"| {game} | agent, beam search, width {width}, horizon 2 |" in card
+
+
 def test_what_evaluate_left_comes_first(run: Path, tmp_path: Path) -> None:
     protocol = {"name": "published", "sticky": 0.0, "max_steps": 108_000, "random_action": 0.001}
     planner = {"name": "beam", "width": 2, "horizon": 1, "simulations": None}

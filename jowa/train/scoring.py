@@ -20,8 +20,9 @@ from jowa.train.config import TrainConfig
 from jowa.train.folder import TrainedOn
 from jowa.train.presets import TRAIN_PRESETS
 
-ROWS = ("random", "data", "agent before", "agent", "agent + beam search")
-"""Who plays, from top to bottom of the table; the third only in a run that starts from an agent."""
+ROWS = ("random", "data", "agent before", "agent", "agent + beam search", "agent + MCTS")
+"""Who plays, from top to bottom of the table; the third only in a run that starts from an agent, the last only where
+the agent plays so unless told otherwise (``evaluation.planner``)."""
 
 
 class Recorded(TrainedOn, Protocol):
@@ -43,6 +44,8 @@ def score(config: TrainConfig, agent: Agent, step: int) -> dict[str, Any]:
         "agent": agent_player(agent, plannings(config, agent, "none")),
         "agent + beam search": agent_player(agent, plannings(config, agent, "beam")),
     }
+    if agent.planning.planner.name == "mcts":
+        players["agent + MCTS"] = agent_player(agent, plannings(config, agent, "mcts"))
     if config.start_from is not None:
         before = Agent.load(config.start_from, str(agent.device), config.precision)
         players["agent before"] = agent_player(before, plannings(config, agent, "none"))

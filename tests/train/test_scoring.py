@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+import jowa.train.scoring as scoring
 from jowa.agent import Planning
 from jowa.config import PRESETS
+from jowa.evaluate.play import Played
 from jowa.games import PRETRAINING_GAMES
 from jowa.planner import PlannerConfig
+from jowa.train.loop import Trainer
 from jowa.train.presets import get_train_preset
 from jowa.train.scoring import plannings
 
@@ -54,6 +57,30 @@ def test_what_a_run_is_told_counts_in_every_game(change: dict[str, Any]) -> None
 def test_fine_tuning_plays_as_it_is_told() -> None:
     config = dataclasses.replace(get_train_preset("150M"), preset="finetune")
     assert {(p.planner.width, p.context) for p in plannings(config, agent_of("150M"), "beam").values()} == {(4, 4)}
+
+
+@pytest.mark.parametrize(("planner", "last"), [("none", "agent + beam search"), ("mcts", "agent + MCTS")])
+def test_the_table_has_how_the_agent_plays(
+    small_config: Any, alone: Any, monkeypatch: pytest.MonkeyPatch, planner: str, last: str
+) -> None:
+    config = small_config({"evaluation.planner": planner, "evaluation.episodes": 1})
+    played: list[str] = []
+
+    def watched(agent: Any, plannings: Any) -> str:
+        return str(next(iter(plannings.values())).planner.name)
+
+    def play(player: Any, games: Any, *others: Any, **options: Any) -> list[Played]:
+        played.append(player if isinstance(player, str) else "random")
+        return [Played(game, 0, float(len(played)), 5) for game in games]
+
+    monkeypatch.setattr(scoring, "agent_player", watched)
+    monkeypatch.setattr(scoring, "play", play)
+    document = scoring.score(config, Trainer(config, alone).agent(), 7)
+    assert played == ["random", "none", "beam", *(["mcts"] if planner == "mcts" else [])]
+    assert list(document["rows"])[-1] == last
+    assert document["rows"][last][0]["scores"] == [float(len(played))]
+    own = {"width": config.evaluation.width, "context": config.evaluation.context}
+    assert document["planning"] == dict.fromkeys(config.data.games, own)
 
 
 def test_tiny_plays_every_game_alike() -> None:
