@@ -52,7 +52,7 @@ class Step:
 def steps(count: int, device: str) -> list[Step]:
     """What is run, in order: what can be wrong first, what takes long last."""
     python = sys.executable
-    pytest = [python, "-m", "pytest", "-q", "--override-ini", "addopts=--import-mode=importlib --strict-markers"]
+    pytest = [python, "-m", "pytest", "-q", "-rs", "--override-ini", "addopts=--import-mode=importlib --strict-markers"]
     decisions = ["tests/planner/test_device_beam.py", "tests/planner/test_device_mcts.py"]
     folders = ["tests/kernels", *decisions, "tests/csrc/test_device_trees.py"]
     chosen_tests = ["-m", "gpu"] if device == "cuda" else ["-k", "not triton"]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from planner_cases import on, ragged_context, vivid_model
 
-from jowa.config import ModelConfig
-from jowa.model import WorldActionModel
-from jowa.planner import BeamPlanner, Context, PlannerConfig
+from jowa.planner import BeamPlanner, PlannerConfig
 from jowa.planner.device_beam import DeviceBeam
 from jowa.planner.rollout import Rollout
 from jowa.planner.torch_engine import TorchEngine
@@ -16,32 +15,14 @@ from jowa.planner.tree import native_available
 
 pytestmark = pytest.mark.skipif(not native_available(), reason="the native core was not built")
 
-SMALL = ModelConfig(layers=2, heads=2, width=32, q_width=12, q_ensemble=2, vocab_size=20, context_steps=5, num_tasks=4)
 no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 GPU = pytest.param("cuda", marks=[pytest.mark.gpu, no_gpu])
-
-
-def make(device: str) -> tuple[WorldActionModel, Context]:
-    torch.manual_seed(0)
-    model = WorldActionModel(SMALL)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(12)
-    legal = torch.rand(4, 18) < 0.4
-    legal[3] = False
-    legal[:, 6] = True
-    context = Context(
-        torch.randint(20, (4, 3, 36)), torch.randint(18, (4, 3)), torch.tensor([1, 3, 2, 3]), torch.arange(4), legal
-    )
-    moved = Context(*(getattr(context, name).to(device) for name in ("tokens", "actions", "lengths", "tasks", "legal")))
-    return model.eval().to(device), moved
 
 
 @pytest.mark.parametrize("device", ["cpu", GPU])
 @pytest.mark.parametrize(("draft", "td_lambda"), [("off", 1.0), ("last-change", 1.0), ("off", 0.25)])
 def test_it_decides_as_the_planner_does(device: str, draft: str, td_lambda: float) -> None:
-    model, context = make(device)
+    model, context = vivid_model().to(device), on(ragged_context(), device)
     config = PlannerConfig("beam", 3, 2, 0.9, draft=draft, td_lambda=td_lambda)  # type: ignore[arg-type]
     configs = [PlannerConfig("beam", width, horizon, 0.9, uncertainty=caution, td_lambda=td_lambda)
                for width, horizon, caution in ((3, 2, 0.0), (2, 1, 0.5), (1, 2, 0.0), (3, 0, 1.0))]  # fmt: skip
@@ -63,9 +44,8 @@ def test_it_decides_as_the_planner_does(device: str, draft: str, td_lambda: floa
 
 
 @pytest.mark.parametrize("draft", ["off", "copy"])
-def test_the_planner_may_stay_on_the_device(monkeypatch: pytest.MonkeyPatch, draft: str) -> None:
+def test_the_planner_may_stay_on_the_device(model, context, monkeypatch: pytest.MonkeyPatch, draft: str) -> None:
     """What a planner does on a GPU, on the CPU: from the second decision of one shape on, also when guesses fail."""
-    model, context = make("cpu")
     config = PlannerConfig("beam", 3, 2, 0.9, draft=draft)  # type: ignore[arg-type]
     expected = BeamPlanner(model, config, engine=TorchEngine(model)).plan(context, keep_frames=True)
     monkeypatch.setattr("jowa.planner.beam.may_stay_on_device", lambda rollout: True)
@@ -83,7 +63,7 @@ def test_the_planner_may_stay_on_the_device(monkeypatch: pytest.MonkeyPatch, dra
 
 @pytest.mark.parametrize("device", ["cpu", GPU])
 def test_too_few_passes_are_noticed(device: str) -> None:
-    model, context = make(device)
+    model, context = vivid_model().to(device), on(ragged_context(), device)
     config = PlannerConfig("beam", 2, 1, 0.9, draft="copy")
     ones = np.ones(4, dtype=np.int64)
     beam = DeviceBeam(Rollout(model, config, engine=TorchEngine(model)), config, 2 * ones, ones,
