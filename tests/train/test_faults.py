@@ -14,13 +14,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jowa.data.loader import Prefetcher
 from jowa.errors import DataError
 from jowa.train.checkpoint import checkpoints, step_of
+from jowa.train.feed import Feed
+from jowa.train.loop import Trainer
 
 KILLS = int(os.environ.get("JOWA_KILLS", "4"))
 LONGER = {"stage1.steps": 10, "stage2.steps": 30, "checkpoint.every": 3, "draft.steps": 0}
@@ -156,3 +160,28 @@ def test_a_data_set_that_changes_under_the_run_is_an_error(
         run_trainer(config, watch)
     assert [step_of(path) for path in checkpoints(config.out / "checkpoints")] == [2, 4]
     assert run_trainer(config).step == 8
+
+
+def test_a_reader_that_dies_under_the_run_is_an_error(
+    small_config: Any, run_trainer: Any, alone: Any, assert_same_state: Any, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The thread that reads ahead where a GPU computes; the run goes on from its checkpoint with the same batches."""
+    whole = run_trainer(small_config({"out": tmp_path / "undisturbed"}))
+    config = small_config({"checkpoint.every": 1})
+    read, reads = Prefetcher._run, []
+
+    def die(self: Any, first: int) -> None:
+        reads.append(first)
+        for number in range(first, first + 3):
+            self._ready.put((number, self._make(number)))
+
+    with monkeypatch.context() as patched, closing(Feed(config, alone)) as feed:
+        patched.setattr("jowa.data.loader._LOOK_EVERY", 0.01)
+        patched.setattr(Prefetcher, "_run", die)
+        feed._ahead = 2
+        with pytest.raises(DataError, match=r"thread that reads ahead died .*: run the same command again"):
+            Trainer(config, alone).run(feed, lambda step, metrics: None)
+    assert reads and [step_of(path) for path in checkpoints(config.out / "checkpoints")] == [2, 3]
+    assert Prefetcher._run is read
+    assert_same_state(run_trainer(config)._state(), whole._state())
