@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 gpu = importlib.import_module("benchmarks.gpu")
 random_shapes = importlib.import_module("benchmarks.random_shapes")
+conftest = importlib.import_module("benchmarks.conftest")
 sys.path.pop(0)
 
 
@@ -101,12 +102,48 @@ def test_the_table_holds_what_was_measured(tmp_path: Path, monkeypatch: pytest.M
         {"claim": "faster", "shapes": "3 x 4", "runs": 7, "seconds": {"ours": 0.001, "rival": 0.0025}, "ratio": 2.5},
         {"claim": "rates", "shapes": "all", "GB_s": 1234.5, "peak_mb": 9},
     ]
+    rows.append({"claim": "alone", "shapes": "one", "seconds": 3.25, "frames": 4})
     document = {"device": "A GPU", "date": "2026-01-02", "versions": {"torch": "9"}, "rows": rows}
     (tmp_path / "a-gpu.json").write_text(json.dumps(document))
     (tmp_path / "demo.json").write_text("{}")
+    (tmp_path / "suite.json").write_text(json.dumps({"versions": {}, "games": []}))
     monkeypatch.setattr(gpu, "RESULTS", tmp_path)
     (written,) = gpu.write_tables()
     text = written.read_text()
     assert "| faster | 3 x 4 | 1 ms | 2.5 ms | 2.50 |  |" in text
     assert "| rates | all |  |  |  | GB_s 1,234, peak_mb 9 |" in text
+    assert "| alone | one |  |  |  | seconds 3.25, frames 4 |" in text
     assert gpu.write_tables() == [], "nothing is newer"
+
+
+def test_every_stored_result_can_be_a_table() -> None:
+    documents = [json.loads(path.read_text()) for path in gpu.RESULTS.glob("*.json")]
+    tables = [gpu.table(document) for document in documents if gpu.is_measured(document)]
+    assert tables and all(table.count("\n") > 5 for table in tables)
+
+
+def test_a_row_is_stored_when_it_is_measured(tmp_path: Path) -> None:
+    """A benchmark that runs out of time keeps what it has; what another session measured stays."""
+    for figure in (1.0, 2.0):
+        comparison = conftest.Comparison(tmp_path)
+        comparison.note("other", f"session {figure}", seconds=figure)
+        comparison.note("same", "again", value=figure)
+        (path,) = tmp_path.iterdir()
+        kept = [(row["claim"], row["shapes"]) for row in json.loads(path.read_text())["rows"]]
+    assert kept == [("other", "session 1.0"), ("other", "session 2.0"), ("same", "again")]
+    comparison("faster", "one", lambda: None, lambda: None, runs=1)
+    rows = json.loads(path.read_text())["rows"]
+    assert rows[2]["value"] == 2.0 and rows[3]["claim"] == "faster" and set(rows[3]["seconds"]) == {"ours", "rival"}
+
+
+def test_a_step_out_of_time_ends_with_all_that_it_started(tmp_path: Path) -> None:
+    code = (
+        "import pathlib, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        f"pathlib.Path({str(tmp_path / 'child')!r}).write_text(str(child.pid))\n"
+        "time.sleep(60)"
+    )
+    assert gpu.run_step(gpu.Step("slow", [sys.executable, "-c", code], 1.0), 5.0) is None
+    child = int((tmp_path / "child").read_text())
+    state = Path(f"/proc/{child}/stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
