@@ -85,7 +85,7 @@ def comparable(config: TrainConfig, stage: int, steps: int) -> TrainConfig:
     return dataclasses.replace(
         config, log_every=1, precision="float32",
         model=dataclasses.replace(config.model, dropout=0.0, q_dropout=0.0),
-        optimizer=dataclasses.replace(config.optimizer, warmup_steps=0, final_fraction=1.0),
+        optimizer=dataclasses.replace(config.optimizer, name="adamw", warmup_steps=0, final_fraction=1.0),
         stage1=dataclasses.replace(
             config.stage1, steps=steps if stage == 1 else 0, world_from=0, motion_weight=0.0, revive_every=0,
             world_from_codebook=False, learning_rate=1e-4, tokenizer_learning_rate=1e-4,

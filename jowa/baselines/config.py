@@ -103,7 +103,7 @@ class BaselineConfig:
     batch_size: int = 16
     """Segments (mtbc, mgdt) or transitions (scaled-ql) a step."""
     learning_rate: float = 1e-3
-    """AdamW, per step."""
+    """Per step, whichever the optimizer."""
     seed: int = 0
     """Seed of weights, data order and evaluation."""
     device: str = "auto"
@@ -123,7 +123,7 @@ class BaselineConfig:
     """Take the sizes, the tokenizer and the task ids of ``start_from`` but not its weights: the same run without
     pretraining, to compare with."""
     data: RivalData = field(default_factory=RivalData)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(name="muon"))
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     health: RivalHealth = field(default_factory=RivalHealth)
     evaluation: RivalEvaluation = field(default_factory=RivalEvaluation)

@@ -91,7 +91,7 @@ class FinetuneConfig:
     """Steps in a training segment, one starting at every step of an episode; default: the model's context (8 as
     published)."""
     learning_rate: float = 5e-5
-    """AdamW for backbone, world model and critic, per step."""
+    """For backbone, world model and critic, per step."""
     target_every: int = 1_000
     """Steps between copies of the Q head to the target head."""
     tokenizer: Literal["train", "frozen"] = "train"

@@ -13,9 +13,11 @@ REWARD_CLASSES = 3
 END_CLASSES = 2
 
 
-def prediction_head(config: ModelConfig, outputs: int) -> nn.Sequential:
+class PredictionHead(nn.Sequential):
     """Linear-ReLU-Linear, float (..., D) to logits (..., outputs)."""
-    return nn.Sequential(nn.Linear(config.width, config.width), nn.ReLU(), nn.Linear(config.width, outputs))
+
+    def __init__(self, config: ModelConfig, outputs: int) -> None:
+        super().__init__(nn.Linear(config.width, config.width), nn.ReLU(), nn.Linear(config.width, outputs))
 
 
 class EnsembleLinear(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from jowa.config import TOKENS_PER_FRAME, TOKENS_PER_STEP, ModelConfig
 from jowa.errors import UsageError
-from jowa.model.heads import END_CLASSES, REWARD_CLASSES, QHead, mean_values, prediction_head
+from jowa.model.heads import END_CLASSES, REWARD_CLASSES, PredictionHead, QHead, mean_values
 from jowa.model.layout import action_positions, frame_head_positions, interleave, value_positions
 from jowa.model.transformer import Transformer
 
@@ -49,9 +49,9 @@ class WorldActionModel(nn.Module):
         self.frame_embedding = nn.Embedding(config.vocab_size, config.width)
         self.action_task_embedding = nn.Embedding(config.num_tasks, config.width)
         self.frame_task_embedding = nn.Embedding(config.num_tasks, config.width)
-        self.frame_head = prediction_head(config, config.vocab_size)
-        self.reward_head = prediction_head(config, REWARD_CLASSES)
-        self.end_head = prediction_head(config, END_CLASSES)
+        self.frame_head = PredictionHead(config, config.vocab_size)
+        self.reward_head = PredictionHead(config, REWARD_CLASSES)
+        self.end_head = PredictionHead(config, END_CLASSES)
         initialise(self, config)
         self.q_head = QHead(config)
         self.q_target_head = QHead(config).requires_grad_(False)

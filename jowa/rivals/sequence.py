@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from jowa.config import TOKENS_PER_FRAME, ModelConfig
 from jowa.errors import UsageError
 from jowa.games import GAMES, NUM_ACTIONS
-from jowa.model.heads import REWARD_CLASSES, prediction_head
+from jowa.model.heads import REWARD_CLASSES, PredictionHead
 from jowa.model.transformer import Transformer
 from jowa.model.world_action import code_embeddings, initialise
 from jowa.rivals.config import SequenceConfig
@@ -59,12 +59,12 @@ class SequencePolicy(nn.Module):
         self.task_embedding = nn.Embedding(len(GAMES), config.width)
         self.frame_embedding = nn.Embedding(vocab_size, config.width)
         self.action_embedding = nn.Embedding(NUM_ACTIONS, config.width)
-        self.action_head = prediction_head(sizes, NUM_ACTIONS)
+        self.action_head = PredictionHead(sizes, NUM_ACTIONS)
         if conditioned:
             self.return_embedding = nn.Embedding(RETURNS, config.width)
             self.reward_embedding = nn.Embedding(REWARD_CLASSES, config.width)
-            self.return_head = prediction_head(sizes, RETURNS)
-            self.reward_head = prediction_head(sizes, REWARD_CLASSES)
+            self.return_head = PredictionHead(sizes, RETURNS)
+            self.reward_head = PredictionHead(sizes, REWARD_CLASSES)
         initialise(self, sizes)
 
     @torch.no_grad()

@@ -135,7 +135,7 @@ FINETUNE_STEPS, RIVAL_FINETUNE_STEPS = 1_000, 1_000
 FINETUNE_STEP_SECONDS = 0.11
 FINETUNE_OPTIONS = (
     "--batch-size", "12", "--tokenizer-batch", "24", "--learning-rate", "1e-3", "--tokenizer-learning-rate", "1e-3",
-    "--target-every", "50", "--objective.cql-weight", "1",
+    "--target-every", "50", "--objective.cql-weight", "1", "--optimizer.name", "muon",
 )  # fmt: skip
 """Of python -m jowa.finetune: the paper's settings starve so short a run."""
 SCRATCH_OPTIONS = ("--from-scratch",)

@@ -59,7 +59,7 @@ class StageOneConfig:
     tokenizer_learning_rate: float = 2e-3
     """Adam, per step."""
     learning_rate: float = 1e-3
-    """AdamW for the world model, per step."""
+    """For the world model, per step."""
     motion_weight: float = 800.0
     """Extra weight in the reconstruction error of each patch with motion, shared by its moving pixels (a patch at rest
     weighs 196); 0 as published."""
@@ -75,12 +75,12 @@ class StageOneConfig:
 class StageTwoConfig:
     """Stage 2: the tokenizer is frozen; critic and world model train jointly."""
 
-    steps: int = 14_000
+    steps: int = 8_000
     """Optimizer steps."""
     batch_size: int = 12
     """Segments a step over all processes."""
     learning_rate: float = 1e-3
-    """AdamW, per step, for backbone and heads."""
+    """For backbone and heads, per step."""
     target_every: int = 50
     """Steps between updates of the target head."""
     target_rate: float = 1.0
@@ -104,6 +104,11 @@ class StageTwoConfig:
 class OptimizerConfig:
     """What both stages' optimizers share."""
 
+    name: Literal["adamw", "muon"] = "adamw"
+    """Of the model: ``adamw``, as published; ``muon``: hidden matrices by Muon, the rest by AdamW, at one learning
+    rate.  The tokenizer has Adam."""
+    muon_iterations: int = 3
+    """Newton-Schulz iterations of a Muon step; five make the singular values more alike and cost more."""
     weight_decay: float = 0.01
     """AdamW, on Linear weights and the Q head; none on biases, norms, embeddings."""
     gradient_clip: float = 1.0
@@ -240,7 +245,7 @@ class TrainConfig:
     )
     stage1: StageOneConfig = field(default_factory=StageOneConfig)
     stage2: StageTwoConfig = field(default_factory=StageTwoConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(name="muon"))
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     health: HealthConfig = field(default_factory=HealthConfig)

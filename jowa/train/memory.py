@@ -84,8 +84,9 @@ def stage_bytes(
 ) -> float:
     """Bytes on each of ``devices`` that train ``config``, with its batch cut into ``pieces`` microbatches over all.
 
-    ``item`` as for :func:`segment_bytes`.  Weights, gradients and Adam's moments; the 16-bit copies of weights that
-    autocast keeps; what a microbatch keeps, and its logits while the loss is differentiated.  With several devices,
+    ``item`` as for :func:`segment_bytes`.  Weights, gradients and Adam's moments (Muon has one a hidden matrix: less);
+    the 16-bit copies of weights that autocast keeps; what a microbatch keeps, and its logits while the loss is
+    differentiated.  With several devices,
     ``ddp`` keeps the gradients once more, in what it sends; ``fsdp`` divides weights, gradients and moments of the
     model, not of the tokenizer, and holds what it computes with whole.
     """

@@ -8,19 +8,25 @@ import torch
 from torch import nn
 
 from jowa.train.config import OptimizerConfig
+from jowa.train.muon import Muon, hidden_matrices
 
 
-def world_optimizer(model: nn.Module, learning_rate: float, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW: decay on Linear weights and the whole Q head; none on biases, norms and embeddings."""
+def world_optimizer(model: nn.Module, learning_rate: float, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """AdamW or Muon: decay on Linear weights and the whole Q head; none on biases, norms and embeddings."""
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
+    hidden = hidden_matrices(model) if config.name == "muon" else []
+    matrices = {id(weight) for weight in hidden}
     linear = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
+        if not parameter.requires_grad or id(parameter) in matrices:
             continue
         (decayed if id(parameter) in linear or "q_head" in name.split(".") else plain).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    groups.append({"params": hidden, "weight_decay": config.weight_decay, "orthogonal": True})
+    return Muon(groups, learning_rate, config.muon_iterations)
 
 
 def tokenizer_optimizer(tokenizer: nn.Module, learning_rate: float) -> torch.optim.Adam:

@@ -85,6 +85,16 @@ def like(values: Tensor, other: Tensor) -> Tensor:
     return distribute_tensor(values.to(other.device), other.device_mesh, other.placements, src_data_rank=None)
 
 
+def part_of(value: Tensor) -> Tensor:
+    """What of ``value`` this process holds: all of it, unless it is cut; changes in place reach ``value``."""
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def with_part(other: Tensor, part: Tensor) -> Tensor:
+    """The tensor of which each process holds ``part``, cut as ``other`` is."""
+    return DTensor.from_local(part, other.device_mesh, other.placements) if isinstance(other, DTensor) else part
+
+
 @torch.no_grad()
 def write_whole(parameter: Tensor, values: Tensor) -> None:
     """Overwrite ``parameter``, cut or not, with whole ``values`` of its shape, the same on every process."""

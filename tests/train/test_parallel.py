@@ -21,16 +21,17 @@ NO_GRADIENT = "attn.key.bias"
 def train_alone(small_config: Any, train_on: Any, tmp_path: Any) -> Callable[..., dict[str, Any]]:
     """What one process finds with so many microbatches; trained once."""
 
-    def train(microbatches: int, steps: tuple[int, int]) -> dict[str, Any]:
-        if (microbatches, steps) not in ALONE:
+    def train(microbatches: int, optimizer: str, steps: tuple[int, int]) -> dict[str, Any]:
+        key = (microbatches, optimizer, steps)
+        if key not in ALONE:
             settings = COMMON | stages(steps) | {"out": tmp_path / "alone", "parallel.microbatches": microbatches}
-            ALONE[microbatches, steps] = train_on(small_config(settings), 1)[0]
-        return ALONE[microbatches, steps]
+            ALONE[key] = train_on(small_config(settings | {"optimizer.name": optimizer}), 1)[0]
+        return ALONE[key]
 
     return train
 
 
-ALONE: dict[tuple[int, tuple[int, int]], dict[str, Any]] = {}
+ALONE: dict[tuple[int, str, tuple[int, int]], dict[str, Any]] = {}
 
 
 def stages(steps: tuple[int, int]) -> dict[str, int]:
@@ -38,15 +39,15 @@ def stages(steps: tuple[int, int]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("world", "strategy", "microbatches", "recompute", "steps"),
+    ("world", "strategy", "microbatches", "recompute", "optimizer", "steps"),
     [
-        (2, "fsdp", 4, True, (4, 6)),
+        (2, "fsdp", 4, True, "muon", (4, 6)),
         *(
-            pytest.param(world, strategy, microbatches, recompute, (20, 30), marks=pytest.mark.slow)
+            pytest.param(world, strategy, microbatches, recompute, optimizer, (20, 30), marks=pytest.mark.slow)
             for world in (2, 4)
             for strategy in ("ddp", "fsdp")
             for microbatches in (4, 8)
-            for recompute in (False, True)
+            for recompute, optimizer in ((False, "adamw"), (True, "muon"))
         ),
     ],
 )
@@ -59,12 +60,14 @@ def test_every_step_is_that_of_one_process(
     strategy: str,
     microbatches: int,
     recompute: bool,
+    optimizer: str,
     steps: tuple[int, int],
 ) -> None:
-    alone = train_alone(microbatches, steps)
+    alone = train_alone(microbatches, optimizer, steps)
     settings = {
         "parallel.strategy": strategy, "parallel.microbatches": microbatches,
-        "parallel.checkpoint_activations": recompute, "out": tmp_path / "many", **stages(steps),
+        "parallel.checkpoint_activations": recompute, "out": tmp_path / "many", "optimizer.name": optimizer,
+        **stages(steps),
     }  # fmt: skip
     ranks = train_on(small_config(COMMON | settings), world)
 

@@ -154,12 +154,12 @@ COMBO = TrainConfig(
 def test_what_is_imagined_begins_before_the_stage_ends() -> None:
     """With COMBO at ``tiny`` as docs/ablations.md shows it."""
     check_config(COMBO)
-    for last, begins in ((13_999, True), (14_000, False), (20_000, False)):
+    for last, begins in ((7_999, True), (8_000, False), (20_000, False)):
         config = replace(COMBO, stage2=replace(COMBO.stage2, imagined_from=last))
         if begins:
             check_config(config)
         else:
-            with pytest.raises(UsageError, match=rf"from step {last} .* after 14000 steps .*set --stage2"):
+            with pytest.raises(UsageError, match=rf"from step {last} .* after 8000 steps .*set --stage2"):
                 check_config(config)
 
 
