@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 pytest.importorskip("PyQt6.QtWidgets")
 pytest.importorskip("pyqtgraph")
 
-from PyQt6.QtCore import QPoint, Qt, QTimer
+from PyQt6.QtCore import QPoint, QRect, Qt, QTimer
 from PyQt6.QtWidgets import QWidget
 from pytestqt.qtbot import QtBot
 
@@ -115,6 +116,32 @@ def test_hovering_shows_a_frame_large_and_clicking_pins_it(open_window: Open, se
     window.session.send(told.SetPlanner.to(width=3))  # the same moment, but another tree
     settled(window)
     assert large.isHidden() and large.pinned is None
+
+
+def test_what_is_pointed_at_stays_in_sight(open_window: Open, settled: Settled, qtbot: QtBot) -> None:
+    window = open_window()
+    window.session.send(told.SetPlanner.to(name="beam", width=3, horizon=2))
+    settled(window)
+    sheet, large = window.plans.sheet, window.plans.large
+    for number, spot in enumerate(sheet.spots):
+        sheet.point(number)
+        corner = sheet.mapTo(window.plans, spot.place.topLeft().toPoint())
+        seen = QRect(corner, spot.place.size().toSize()).intersected(window.plans.rect())
+        hidden = large.geometry().intersected(seen)
+        assert large.isVisible() and hidden.width() * hidden.height() < 0.5 * seen.width() * seen.height()
+        assert window.plans.rect().contains(large.geometry())
+
+
+def test_bars_begin_at_zero_where_it_is_near(open_window: Open) -> None:
+    critic = open_window().critic
+    actions = np.flatnonzero(critic.moment.legal)
+    for q, low, high in (([0.5, 2.0], 0.0, None), ([-2.0, -0.5], None, 0.0), ([8.0, 9.0], None, None)):
+        values = np.resize(np.array(q, np.float32), 18)
+        critic.moment = replace(critic.moment, q=values, spread=np.zeros(18, np.float32))
+        found = critic._range(actions)
+        assert found[0] == low or (low is None and found[0] < min(q)), q
+        assert found[1] == high or (high is None and found[1] > max(q)), q
+        assert (found[0] <= 0 <= found[1]) == (q[0] != 8.0)
 
 
 @pytest.mark.parametrize("planner", ["beam", "mcts"])

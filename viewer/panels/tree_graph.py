@@ -39,7 +39,7 @@ class _Graph(Canvas):
     def mouseMoveEvent(self, event: QMouseEvent | None) -> None:
         """Hovering shows the frame large."""
         if event is not None:
-            self._panel.large.point(self._panel.node_at(event.position()))
+            self._panel.point(self._panel.node_at(event.position()))
 
     def mousePressEvent(self, event: QMouseEvent | None) -> None:
         """Clicking pins."""
@@ -95,6 +95,14 @@ class TreeGraph(Panel):
             return None
         return nearest
 
+    def point(self, node: int | None) -> None:
+        """Show the frame of ``node`` large."""
+        near = QRectF()
+        if node is not None:
+            near = QRectF(0, 0, THUMBNAIL, THUMBNAIL)
+            near.moveCenter(self._at(node) + QPointF(self.graph.pos()))
+        self.large.point(node, near)
+
     def pin(self) -> None:
         """Keep the frame of the node at hand, or let go."""
         self.large.pin(self.at)
@@ -116,7 +124,7 @@ class TreeGraph(Panel):
             level = [node for node in self._places if node >= 0 and tree.depth[node] == tree.depth[at]]
             level.sort(key=lambda node: self._places[node].y())
             self.at = level[min(max(level.index(at) + down, 0), len(level) - 1)]
-        self.large.point(self.at)
+        self.point(self.at)
 
     def _at(self, node: int) -> QPointF:
         place = QRectF(self.graph.rect()).adjusted(THUMBNAIL / 2 + 2, HEAD, -THUMBNAIL / 2 - WORDS, -FOOT)
