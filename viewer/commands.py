@@ -46,6 +46,14 @@ class GoTo(Command):
 
 
 @dataclass(frozen=True)
+class Find(Command):
+    """Show the next moment, or the one before, at which planning changed the choice or a reward came, and pause."""
+
+    what: Literal["changed", "reward"]
+    forward: bool = True
+
+
+@dataclass(frozen=True)
 class Seek(Command):
     """In a replay: show moment ``step`` of the recording, and pause; None: its last."""
 

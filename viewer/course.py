@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,14 +12,13 @@ from jowa.agent import Agent
 from jowa.dream.world import Start
 from jowa.errors import UsageError
 from jowa.games import get_game
-from jowa.planner import PlannerConfig
 from jowa.viewer import commands as told
 from jowa.viewer.agents import load_agent
 from jowa.viewer.commands import Command
 from jowa.viewer.events import Distributions, Event, Moment, Notice, State
 from jowa.viewer.export import export_moment, save_episode
-from jowa.viewer.history import Course, History, Record, moment_of
-from jowa.viewer.mind import Mind, Thought
+from jowa.viewer.history import Course, History, Record, moment_of, trace_of
+from jowa.viewer.mind import Mind, Thought, fitting
 from jowa.viewer.recording import ReplayWorld
 from jowa.viewer.worlds import DreamWorld, Outcome, Packed, RealWorld, Sight
 
@@ -57,7 +56,7 @@ class Play:
 
     def use(self, agent: Agent, source: str) -> None:
         """Decide with ``agent`` from now on."""
-        config = self._fitting(agent)
+        config = fitting(agent, {name: value for name, value in self._wanted.items() if name != "context"})
         context = self._wanted.get("context", agent.planning.context)
         assert isinstance(context, int)
         self.mind = Mind(agent, config, context)
@@ -65,16 +64,6 @@ class Play:
             self.state, agent=source, agent_games=tuple(agent.tasks), planner=config, context=context,
             longest_context=self.mind.longest_context,
         )  # fmt: skip
-
-    def _fitting(self, agent: Agent) -> PlannerConfig:
-        """The agent's own way to plan, or beam search where it has none, changed as the person chose."""
-        own = agent.planning.planner
-        longest = agent.longest_context(replace(own, name="none"))
-        if own.name == "none" or own.horizon == 0:
-            own = replace(own, name="beam", width=max(own.width, 2), horizon=max(own.horizon, 1))
-        chosen: dict[str, Any] = {name: value for name, value in self._wanted.items() if name != "context"}
-        config = replace(own, **chosen)
-        return replace(config, horizon=min(config.horizon, longest - 1))
 
     def load(self, source: str, own_game: bool) -> None:
         """Load another agent; the real game goes on with it."""
@@ -191,6 +180,24 @@ class Play:
         """Show moment ``index``; None: the newest."""
         if len(self.history):
             self._shown = self.history.get(self.history.newest if index is None else index).index
+
+    def find(self, what: Literal["changed", "reward"], forward: bool) -> None:
+        """Show the nearest moment before or after the one shown at which that happened; in a replay, any reward."""
+        if not len(self.history):
+            return
+        shown = self.history.get(self._shown)
+        recorded = shown.course.recorded if what == "reward" and shown.course is self._course else None
+        if recorded is None:
+            here, trace = shown.index, trace_of(self.history)
+            places = trace.index[trace.changed if what == "changed" else trace.reward != 0]
+        else:
+            here, places = shown.step, np.flatnonzero(recorded[:-1]) + 1
+        further = places[places > here] if forward else places[places < here][::-1]
+        if not len(further):
+            where = "later" if forward else "earlier"
+            self._emit(Notice(f"No {where} {'reward' if what == 'reward' else 'change by planning'} is remembered"))
+            return
+        (self.look_at if recorded is None else self.seek)(int(further[0]))
 
     def seek(self, step: int | None) -> None:
         """In a replay: show moment ``step`` of the recording, or the nearest there is; None: the last.
@@ -371,10 +378,11 @@ class Play:
         self._decide()
 
     def _open(self, world: ReplayWorld, name: str) -> None:
+        if self.mind is None:
+            raise UsageError("there is no agent to look at it: open one first with File, Open agent folder")
         if self._course is self._real:
             self._real_sight = self._sight
         self.tell(mode="replay", person=False, game=world.game, recording=name)
-        if self.mind is not None:
-            self._begin(Course(world, self._next_episode(), 0, recorded=world.rewards))
-            if not world.in_colour:
-                self._emit(Notice("Shown in grey, as recorded: the game cannot be played again for its colours"))
+        self._begin(Course(world, self._next_episode(), 0, recorded=world.rewards))
+        if not world.in_colour:
+            self._emit(Notice("Shown in grey, as recorded: the game cannot be played again for its colours"))

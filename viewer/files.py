@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PyQt6.QtCore import QElapsedTimer, QObject, QTimer, pyqtSignal
-from PyQt6.QtWidgets import QFileDialog, QInputDialog
+from PyQt6.QtWidgets import QApplication, QFileDialog, QInputDialog
 
 from jowa.data.store import EpisodeStore
 from jowa.errors import JowaError, describe_os_error
@@ -43,10 +44,20 @@ class FileDialogs(QObject):
         verbs = {
             "open_agent": self._open_agent, "name_agent": self._name_agent, "open_recording": self._open_recording,
             "save_episode": self._save_episode, "export": self._export, "screenshot": self._screenshot,
-            "record": self._record,
+            "copy": self._copy, "record": self._record,
         }  # fmt: skip
+        self._attempt(verbs[name])
+
+    def open_dropped(self, folder: Path) -> None:
+        """Open a folder that was dropped on the window: a data set, or else an agent."""
+        if (folder / "zarr.json").is_file():
+            self._attempt(lambda: self._choose_episode(folder))
+        else:
+            self._window.session.send(told.LoadAgent(str(folder)))
+
+    def _attempt(self, verb: Callable[[], None]) -> None:
         try:
-            verbs[name]()
+            verb()
         except JowaError as error:
             self._window.fail("Not possible", str(error))
         except OSError as error:
@@ -71,9 +82,10 @@ class FileDialogs(QObject):
             self._window.session.send(told.LoadAgent(name.strip()))
 
     def _open_recording(self) -> None:
-        folder = self.ask("Open a recording or data set")
-        if folder is None:
-            return
+        if folder := self.ask("Open a recording or data set"):
+            self._choose_episode(folder)
+
+    def _choose_episode(self, folder: Path) -> None:
         store = EpisodeStore.open(folder)
         episodes = [(game, number) for game in store.games for number in range(store.num_episodes(game))][:2000]
         names = [f"{game} {number}: {store.episode(game, number).length:,} steps, score "
@@ -98,6 +110,12 @@ class FileDialogs(QObject):
             path = path.with_suffix(".png")
             save_picture(self._window, path)
             self._window.notice(f"Saved {path}")
+
+    def _copy(self) -> None:
+        clipboard = QApplication.clipboard()
+        if clipboard is not None:
+            clipboard.setPixmap(self._window.grab())
+            self._window.notice("Copied the picture of this window")
 
     def _record(self) -> None:
         if self.film is not None:

@@ -184,6 +184,9 @@ class Session:
             case told.GoTo(index):
                 play.tell(running=False)
                 play.look_at(index)
+            case told.Find(what, forward):
+                play.tell(running=False)
+                play.find(what, forward)
             case told.SetSpeed(speed):
                 self._due = 0.0
                 play.tell(speed=speed)

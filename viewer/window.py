@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
-from PyQt6.QtCore import QEvent, QObject, QSettings, Qt, QTimer
-from PyQt6.QtGui import QAction, QCloseEvent, QKeyEvent, QKeySequence
+from PyQt6.QtCore import QEvent, QMimeData, QObject, QSettings, Qt, QTimer
+from PyQt6.QtGui import QAction, QCloseEvent, QDragEnterEvent, QDropEvent, QKeyEvent, QKeySequence
 from PyQt6.QtWidgets import (
     QAbstractButton,
     QApplication,
@@ -56,6 +57,9 @@ class Window(QMainWindow):
 
     def __init__(self, session: Session, settings: QSettings) -> None:
         super().__init__()
+        self.setAcceptDrops(True)
+        name = settings.value("window/theme", "dark")
+        theme.apply(name if name in theme.THEMES else "dark")  # before there are widgets: they measure its type
         self.session, self.settings = session, settings
         self.feed = Feed(session)
         self.dialog: QMessageBox | None = None
@@ -108,6 +112,8 @@ class Window(QMainWindow):
             "step": told.Step, "back": told.Back, "demo": lambda: told.LoadAgent(DEMO),
             "oldest": lambda: told.Seek(0) if self.session.state.mode == "replay" else told.GoTo(0),
             "newest": lambda: told.Seek() if self.session.state.mode == "replay" else told.GoTo(),
+            "next_changed": lambda: told.Find("changed"), "last_changed": lambda: told.Find("changed", False),
+            "next_reward": lambda: told.Find("reward"), "last_reward": lambda: told.Find("reward", False),
             "reset": told.Reset, "again": lambda: told.Reset(self.session.state.seed),
             "mode_play": lambda: told.SetMode("play"), "mode_take_over": lambda: told.SetMode("take over"),
             "mode_dream": lambda: told.SetMode("dream"),
@@ -133,6 +139,7 @@ class Window(QMainWindow):
             "distributions": lambda: self.critic.toggle.toggle(),
             "square": lambda: self.game.set_square_pixels(self.actions_["square"].isChecked()),
             "light": lambda: theme.apply("light" if self.actions_["light"].isChecked() else "dark"),
+            "full_screen": lambda: self.setWindowState(self.windowState() ^ Qt.WindowState.WindowFullScreen),
             "timeline": lambda: self.timeline.strip.setFocus(Qt.FocusReason.ShortcutFocusReason),
             "controls": lambda: self.controls.modes["play"].setFocus(Qt.FocusReason.ShortcutFocusReason),
             "sheet": lambda: ShortcutSheet(self).open(),
@@ -209,8 +216,6 @@ class Window(QMainWindow):
                 splitter.restoreState(saved)
         if saved := self.settings.value("window/geometry"):
             self.restoreGeometry(saved)
-        name = self.settings.value("window/theme", "dark")
-        theme.apply(name if name in theme.THEMES else "dark")
         self.actions_["light"].setChecked(theme.colours().name == "light")
         square = str(self.settings.value("window/square")).lower() == "true"
         self.actions_["square"].setChecked(square)
@@ -292,8 +297,8 @@ class Window(QMainWindow):
 
         Otherwise Space presses the button or opens the list that Tab has led to, before it plays or pauses.
         """
-        if event is None or not self.isActiveWindow():
-            return False
+        if event is None or not self.isActiveWindow() or QApplication.activePopupWidget() is not None:
+            return False  # in menus and lists every key is theirs
         kind = event.type()
         if not self.session.state.person:
             pressed = kind == QEvent.Type.ShortcutOverride and isinstance(watched, QAbstractButton | QComboBox)
@@ -320,6 +325,19 @@ class Window(QMainWindow):
         if event is not None and event.type() == QEvent.Type.ActivationChange and self._held:
             self._held.clear()
             self.session.send(told.Press(0))
+        if event is not None and event.type() == QEvent.Type.WindowStateChange:
+            self.actions_["full_screen"].setChecked(self.isFullScreen())
+
+    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:
+        """A folder may be dropped: an agent, or a recording."""
+        if event is not None and _folder_in(event.mimeData()) is not None:
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent | None) -> None:
+        """Open what was dropped."""
+        folder = None if event is None else _folder_in(event.mimeData())
+        if folder is not None:
+            self.files.open_dropped(folder)
 
     def _wait_for_films(self) -> None:
         """Close as soon as the films are written; the session may go on meanwhile, its moments are no longer filmed."""
@@ -364,3 +382,9 @@ class Window(QMainWindow):
             application.removeEventFilter(self)
         self.ended = self.session.close()
         super().closeEvent(event)
+
+
+def _folder_in(what: QMimeData | None) -> Path | None:
+    """The one folder that is dragged, if it is one."""
+    paths = [Path(url.toLocalFile()) for url in what.urls() if url.isLocalFile()] if what is not None else []
+    return paths[0] if len(paths) == 1 and paths[0].is_dir() else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,6 +49,8 @@ KEYS = [
     ("D", lambda w: w.critic.found is not None and w.critic.found.index == 0),
     ("Q", lambda w: w.game.square_pixels),
     ("L", lambda w: theme.colours().name == "light"),
+    ("F11", lambda w: w.isFullScreen() and w.actions_["full_screen"].isChecked()),
+    ("Ctrl+C", lambda w: QApplication.clipboard().pixmap().size() == w.grab().size()),
     ("F1", lambda w: bool(w.findChildren(ShortcutSheet))),
     ("F2", lambda w: QApplication.focusWidget() is w.controls.modes["play"]),
     ("1", lambda w: QApplication.focusWidget() is w.plans.sheet),
@@ -75,6 +78,11 @@ def test_every_action_has_its_own_keys_and_stands_in_the_sheet(open_window: Open
     for menu in {shortcut.menu for shortcut in SHORTCUTS}:
         letters = [s.text[s.text.index("&") + 1].lower() for s in SHORTCUTS if s.menu == menu]
         assert len(letters) == len(set(letters)), menu
+
+
+def test_the_sheet_fits_a_small_screen(open_window: Open) -> None:
+    hint = ShortcutSheet(open_window(None)).sizeHint()
+    assert hint.width() <= 1200 and hint.height() <= 690
 
 
 def test_tab_reaches_every_control(open_window: Open, qtbot: QtBot) -> None:
@@ -116,12 +124,44 @@ def test_the_person_plays_with_the_arrow_keys(open_window: Open, settled: Settle
     assert window.feed.latest.index == 0
 
 
+def test_menus_keep_the_arrow_keys_while_the_person_plays(open_window: Open, settled: Settled, qtbot: QtBot) -> None:
+    window = open_window()
+    qtbot.keyClick(window, Qt.Key.Key_F6)
+    settled(window)
+    window.activateWindow()
+    menu = window.actions_["run"].associatedObjects()[0]
+    menu.popup(window.mapToGlobal(window.rect().center()))
+    qtbot.waitUntil(menu.isVisible)
+    before = menu.activeAction()
+    qtbot.keyClick(menu, Qt.Key.Key_Down)
+    assert menu.activeAction() is not before and not window._held
+    menu.close()
+
+
 def test_keys_become_the_nearest_legal_action() -> None:
     up, right, left, space = Qt.Key.Key_Up, Qt.Key.Key_Right, Qt.Key.Key_Left, Qt.Key.Key_Space
     assert action_of([up, right, space], range(18)) == 14
     assert action_of([up, right, space], (0, 1, 3, 4, 11, 12)) == 11
     assert action_of([left, right], range(18)) == 0
     assert action_of([up], (0, 1, 3)) == 0 and action_of([], range(18)) == 0
+
+
+def test_keys_go_to_rewards_and_to_changes_by_planning(open_window: Open, settled: Settled, qtbot: QtBot) -> None:
+    window = open_window()
+    history = window.session._play.history
+    for _ in range(9):
+        qtbot.keyClick(window, Qt.Key.Key_Period)
+    settled(window)
+    for index in range(10):
+        record = history.get(index)
+        record.reward = {3: 1.0, 7: -1.0}.get(index, 0.0)
+        record.thought = replace(record.thought, action=record.thought.greedy + (index in (2, 6)))
+    for keys, index in (("Ctrl+Left", 7), ("Ctrl+Left", 3), ("Ctrl+Left", 3), ("Ctrl+Right", 7), ("Shift+Left", 6),
+                        ("Shift+Left", 2), ("Shift+Right", 6), ("Shift+Right", 6)):  # fmt: skip
+        qtbot.keySequence(window, QKeySequence(keys))
+        settled(window)
+        assert window.feed.latest.index == index, keys
+    assert "change by planning" in window.status.currentMessage()
 
 
 def test_modes_keep_the_episode(open_window: Open, settled: Settled, qtbot: QtBot) -> None:

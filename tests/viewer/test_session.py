@@ -179,6 +179,17 @@ def test_any_moment_of_a_recording_is_reached(drive: Drive, sprite_store: Path) 
     assert "no recording" in driver.wait(Failed).text
 
 
+def test_rewards_of_a_recording_are_found(drive: Drive, sprite_store: Path) -> None:
+    driver = drive()
+    driver.moment(told.OpenRecording(sprite_store, "Pong", 0))
+    rewards = EpisodeStore.open(sprite_store).read_episode("Pong", 0).rewards
+    places = [step for step in range(1, len(rewards)) if rewards[step - 1]]
+    assert len(places) > 1
+    found = [driver.moment(told.Find("reward")).step for _ in places]
+    assert found == places
+    assert driver.moment(told.Find("reward", forward=False)).step == places[-2]
+
+
 def test_of_many_moments_asked_for_at_once_the_last_is_shown(drive: Drive, sprite_store: Path) -> None:
     driver = drive()
     driver.moment(told.OpenRecording(sprite_store, "Pong", 0))
@@ -277,10 +288,14 @@ def test_a_broken_agent_is_reported_and_the_session_lives(drive: Drive, agent: A
     assert driver.moment(told.Step()).index == 1
 
 
-def test_an_agent_is_loaded_into_an_empty_session(drive: Drive, agent: Agent, tmp_path: Path) -> None:
+def test_an_agent_is_loaded_into_an_empty_session(
+    drive: Drive, agent: Agent, tmp_path: Path, sprite_store: Path
+) -> None:
     agent.save(tmp_path / "run" / "agent")
     driver = drive(with_agent=False)
     driver.session.send(told.Run(), told.Step(), told.Back(), told.Reset(), told.SetMode("dream"))
+    driver.session.send(told.OpenRecording(sprite_store), told.Find("changed"))
+    assert "no agent" in driver.wait(Failed).text and driver.session.state.mode == "play"
     moment = driver.moment(told.LoadAgent(str(tmp_path / "run")))
     assert moment.step == 0 and driver.session.state.agent_games == ("Pong", "Freeway")
 
@@ -301,6 +316,7 @@ def test_an_episode_outlives_a_change_of_agent(drive: Drive, agent: Agent, tmp_p
         (told.SetPlanner.to(width=0), "These settings do not work"),
         (told.SetContext(0), "These settings do not work"),
         (told.OpenRecording(Path("nowhere")), "The recording cannot be opened"),
+        (told.Seek(3), "Not possible"),
         (told.SetMode("replay"), "The mode cannot be entered"),
         (told.SetGame("Tetris"), "The game cannot be played"),
         (told.SaveEpisode(Path("kept")), "The episode was not saved"),
