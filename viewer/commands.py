@@ -124,6 +124,11 @@ class SetMode(Command):
 
 
 @dataclass(frozen=True)
+class Jump(Command):
+    """Into the dream at the moment shown, or out of it, to the real game and whoever played it."""
+
+
+@dataclass(frozen=True)
 class SetPerson(Command):
     """In a dream: whether the person plays, or the agent."""
 

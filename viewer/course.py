@@ -42,6 +42,8 @@ class Play:
         self._course: Course | None = None
         self._sight: Sight | None = None
         self._real_sight: Sight | None = None
+        self._awake: told.Mode = "play"
+        """What to wake up to from a dream."""
         self._shown = -1
         self._episodes = 0
 
@@ -278,6 +280,8 @@ class Play:
                 self.tell(sticky=probability)
             case told.SetMode(mode):
                 self._enter(mode)
+            case told.Jump():
+                self._enter(self._awake if self.state.mode == "dream" else "dream")
             case told.SetPerson(plays):
                 self.tell(person=plays)
             case told.OpenRecording(path, game, episode):
@@ -363,7 +367,8 @@ class Play:
         if self._course is self._real:
             self._real_sight = self._sight
         world = DreamWorld(self.mind.agent, record.course.world.game, start)
-        self.tell(mode="dream", person=False, game=world.game)
+        self._awake = "take over" if self.state.mode == "take over" else "play"
+        self.tell(mode="dream", game=world.game)  # whoever played plays on
         self._begin(Course(world, self._next_episode(), self.state.seed))
 
     def _wake(self, mode: told.Mode) -> None:

@@ -213,5 +213,6 @@ _TITLES: dict[type[Command], str] = {
     told.SaveEpisode: "The episode was not saved",
     told.ExportMoment: "The decision was not exported",
     told.SetGame: "The game cannot be played",
+    told.Jump: "The mode cannot be entered",
     told.SetMode: "The mode cannot be entered",
 }

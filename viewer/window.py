@@ -86,6 +86,10 @@ class Window(QMainWindow):
         self.setWindowTitle("JOWA viewer")
         self._restore()
         self._show_state(session.state)
+        # The window itself has the keys until Tab leads to a control: Qt would give them to the first button, and the
+        # first Space would press that instead of playing.  A click on anything that takes no keys gives them back.
+        self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
+        self.setFocus()
 
     # Making
 
@@ -117,7 +121,7 @@ class Window(QMainWindow):
             "reset": told.Reset, "again": lambda: told.Reset(self.session.state.seed),
             "mode_play": lambda: told.SetMode("play"), "mode_take_over": lambda: told.SetMode("take over"),
             "mode_dream": lambda: told.SetMode("dream"),
-            "dream": lambda: told.SetMode("play" if self.session.state.mode == "dream" else "dream"),
+            "dream": told.Jump,
             "person": lambda: told.SetPerson(not self.session.state.person),
             "planner_none": lambda: told.SetPlanner.to(name="none"),
             "planner_beam": lambda: told.SetPlanner.to(name="beam"),

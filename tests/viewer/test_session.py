@@ -142,6 +142,21 @@ def test_a_dream_begins_here_and_the_game_waits(drive: Drive) -> None:
     assert np.array_equal(awake.screen, real.screen) and awake.advice == real.advice
 
 
+def test_who_takes_over_dreams_on_and_wakes_up_to_it(drive: Drive) -> None:
+    driver = drive()
+    driver.moment(told.SetMode("take over"))
+    driver.moment(told.Step())
+    assert driver.moment(told.Jump()).mode == "dream" and driver.session.state.person
+    driver.session.send(told.Press(3))
+    driver.moment(told.Step())
+    assert driver.moment(told.Back()).taken == 3
+    awake = driver.moment(told.Jump())
+    assert (awake.mode, awake.step) == ("take over", 1) and driver.session.state.person
+    driver.moment(told.SetMode("play"))
+    assert driver.moment(told.Jump()).mode == "dream" and not driver.session.state.person
+    assert driver.moment(told.Jump()).mode == "play" and not driver.session.state.person
+
+
 def test_a_recording_is_replayed_with_the_agents_view(drive: Drive, sprite_store: Path) -> None:
     driver = drive()
     real = driver.moment(told.Step())

@@ -118,6 +118,17 @@ def test_hovering_shows_a_frame_large_and_clicking_pins_it(open_window: Open, se
     assert large.isHidden() and large.pinned is None
 
 
+def test_plans_fill_the_room_at_once_and_when_it_grows(open_window: Open, settled: Settled, qtbot: QtBot) -> None:
+    window = open_window()
+    settled(window)
+    sheet, area = window.plans.sheet, window.plans.area
+    first = sheet.side
+    assert sheet.minimumWidth() + sheet.side > area.width() or sheet.minimumHeight() + sheet.side > area.height()
+    window.resize(window.width() + 500, window.height() + 300)
+    qtbot.waitUntil(lambda: sheet.side > first + 50)
+    assert window.feed.latest.index == 0 and sheet.spots[0].place.width() == sheet.side
+
+
 def test_what_is_pointed_at_stays_in_sight(open_window: Open, settled: Settled, qtbot: QtBot) -> None:
     window = open_window()
     window.session.send(told.SetPlanner.to(name="beam", width=3, horizon=2))
@@ -250,6 +261,7 @@ def test_text_has_contrast() -> None:
 
 def test_nothing_is_wider_than_a_small_screen(open_window: Open, settled: Settled) -> None:
     window = open_window()
+    window.session._play.tell(agent="runs/an-agent-with-a-name-that-somebody-made-long/agent", game="MontezumaRevenge")
     window.session.send(told.SetPlanner.to(name="mcts", simulations=30), told.Step())
     settled(window)
     hint = window.minimumSizeHint()

@@ -183,7 +183,7 @@ class CriticPanel(Panel):
 
     def _axis(self, painter: QPainter, span: QRectF, low: float, high: float) -> None:
         colours = theme.colours()
-        step = _nice((high - low) / 4)
+        step = _nice((high - low) / 5)
         painter.setFont(theme.font(theme.SMALL))
         for tick in np.arange(np.ceil(low / step) * step, high, step):
             x = span.left() + (tick - low) / (high - low) * span.width()

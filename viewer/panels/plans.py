@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from PyQt6.QtCore import QEvent, QPointF, QRectF, QSize, Qt, pyqtSignal
-from PyQt6.QtGui import QMouseEvent, QPainter, QPen
+from PyQt6.QtCore import QEvent, QPointF, QRectF, QSize, Qt, QTimer, pyqtSignal
+from PyQt6.QtGui import QMouseEvent, QPainter, QPen, QResizeEvent
 from PyQt6.QtWidgets import QScrollArea, QSizePolicy
 
 from jowa.viewer import theme
@@ -216,9 +216,19 @@ class PlansPanel(Panel):
     def show_moment(self, moment: Moment) -> None:
         """See :meth:`Panel.show_moment`."""
         self.large.set_moment(moment)
-        self.sheet.set_moment(moment, self.area.maximumViewportSize())
-        self.aside.setText(summary(moment))
         self._legend.setVisible(moment.tree is not None)
+        self._fit()
+        self.aside.setText(summary(moment))
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """The rows fit the room that there is now."""
+        super().resizeEvent(event)
+        if self.moment is not None:
+            QTimer.singleShot(0, self._fit)  # once the room has its new size too
+
+    def _fit(self) -> None:
+        if self.moment is not None:
+            self.sheet.set_moment(self.moment, self.area.maximumViewportSize())
 
     def _follow(self, place: QRectF) -> None:
         """Keep the frame that keys walked to in sight."""
