@@ -167,9 +167,11 @@ class SaveEpisode(Command):
 
 @dataclass(frozen=True)
 class ExportMoment(Command):
-    """Write all that is known of the moment shown as JSON."""
+    """Write all that is known of one moment as JSON."""
 
     path: Path
+    index: int | None = None
+    """Which; None: the one shown."""
 
 
 @dataclass(frozen=True)

@@ -249,9 +249,10 @@ class Play:
         self._think_again()
         self._emit(Notice(f"Going on from here; {dropped:,} later moments were dropped"))
 
-    def moment(self) -> Moment | None:
-        """What is shown."""
-        return moment_of(self.history, self.history.get(self._shown)) if len(self.history) else None
+    def moment(self, index: int | None = None) -> Moment | None:
+        """Moment ``index``, or the nearest that is remembered; None: what is shown."""
+        index = self._shown if index is None else index
+        return moment_of(self.history, self.history.get(index)) if len(self.history) else None
 
     def distributions(self) -> Distributions:
         """The critic's distributions at the moment shown."""
@@ -291,8 +292,8 @@ class Play:
             case told.Seek(step):
                 self.tell(running=False)
                 self.seek(step)
-            case told.ExportMoment(path):
-                export_moment(self.moment(), path)
+            case told.ExportMoment(path, index):
+                export_moment(self.moment(index), path)
                 self._emit(Notice(f"Exported to {path}"))
 
     def reset(self, seed: int | None) -> None:

@@ -102,8 +102,9 @@ class FileDialogs(QObject):
     def _export(self) -> None:
         if path := self.ask("Export this decision", "save", "JSON and PNG (*.json)", f"decision-{_now()}.json"):
             path = path.with_suffix(".json")
+            latest = self._window.feed.latest  # of a session that runs, another moment is shown by and by
             save_picture(self._window, path.with_suffix(".png"))
-            self._window.session.send(told.ExportMoment(path))
+            self._window.session.send(told.ExportMoment(path, None if latest is None else latest.index))
 
     def _screenshot(self) -> None:
         if path := self.ask("Save a screenshot", "save", "PNG (*.png)", f"viewer-{_now()}.png"):

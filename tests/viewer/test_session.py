@@ -218,9 +218,10 @@ def test_of_many_moments_asked_for_at_once_the_last_is_shown(drive: Drive, sprit
     assert shown == [11]
 
 
-def test_a_session_that_was_kept_is_replayed_in_colour(drive: Drive, tmp_path: Path) -> None:
-    driver = drive("Freeway")
-    played = [driver.first, *(driver.moment(told.Step()) for _ in range(8))]
+@pytest.mark.parametrize("sticky", [0.25, 0.6])
+def test_a_session_that_was_kept_is_replayed_in_colour(drive: Drive, tmp_path: Path, sticky: float) -> None:
+    driver = drive("Freeway", sticky=sticky)
+    played = [driver.first, *(driver.moment(told.Step()) for _ in range(20))]
     driver.session.send(told.SaveEpisode(tmp_path / "kept"))
     driver.wait(Notice)
     driver.moment(told.OpenRecording(tmp_path / "kept"))
@@ -270,6 +271,11 @@ def test_a_decision_is_exported(drive: Drive, tmp_path: Path) -> None:
     exported = json.loads((tmp_path / "moment.json").read_text())
     assert exported["advice"] == driver.first.advice and exported["planner"]["name"] == "beam"
     assert exported["tree"]["paths"][0]["rank"] == 0
+    for _ in range(3):
+        driver.moment(told.Step())
+    driver.session.send(told.ExportMoment(tmp_path / "moment.json", 1))  # pictured before the session went on
+    driver.wait(Notice)
+    assert json.loads((tmp_path / "moment.json").read_text())["index"] == 1
 
 
 def test_distributions_come_when_asked_for(drive: Drive) -> None:
