@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 
 from jowa.agent import Agent
-from jowa.dream.world import Start
 from jowa.errors import UsageError
 from jowa.games import get_game
 from jowa.viewer import commands as told
@@ -17,7 +16,7 @@ from jowa.viewer.agents import load_agent
 from jowa.viewer.commands import Command
 from jowa.viewer.events import Distributions, Event, Moment, Notice, State
 from jowa.viewer.export import export_moment, save_episode
-from jowa.viewer.history import Course, History, Record, moment_of, trace_of
+from jowa.viewer.history import Course, History, Record, dream_start, moment_of, trace_of
 from jowa.viewer.mind import Mind, Thought, fitting
 from jowa.viewer.recording import ReplayWorld
 from jowa.viewer.worlds import DreamWorld, Outcome, Packed, RealWorld, Sight
@@ -136,16 +135,19 @@ class Play:
             return self.pressed if self.pressed in legal else 0
         return thought.action
 
+    @property
+    def _who(self) -> str:
+        return "recording" if self.state.mode == "replay" else "person" if self.state.person else "agent"
+
     def _decide(self, milliseconds: float | None = None, outcome: Outcome | None = None) -> None:
         """Think about what is seen now, and remember it as the newest record."""
         course, sight = self._course, self._sight
         assert self.mind is not None and course is not None and sight is not None
         saved = None if outcome is not None and outcome.ended else course.world.save()
         thought = self.mind.decide(course.world.game, sight.frame, course.memory, milliseconds)
-        who = "recording" if self.state.mode == "replay" else "person" if self.state.person else "agent"
         self.history.append(
             Record(
-                index=self.history.newest + 1, course=course, step=course.step, mode=self.state.mode, who=who,
+                index=self.history.newest + 1, course=course, step=course.step, mode=self.state.mode, who=self._who,
                 screen=Packed.of(sight.screen), frame=Packed.of(sight.frame), thought=thought,
                 reward=0.0 if outcome is None else outcome.reward, score=course.score,
                 ended=outcome is not None and outcome.ended, saved=saved,
@@ -251,8 +253,13 @@ class Play:
 
     def moment(self, index: int | None = None) -> Moment | None:
         """Moment ``index``, or the nearest that is remembered; None: what is shown."""
-        index = self._shown if index is None else index
-        return moment_of(self.history, self.history.get(index)) if len(self.history) else None
+        if not len(self.history):
+            return None
+        record = self.history.get(self._shown if index is None else index)
+        if record.taken is not None or record.course is not self._course:
+            done = record.thought.action if record.taken is None else record.taken
+            return moment_of(self.history, record, record.who, done)
+        return moment_of(self.history, record, self._who, self._choose(record.thought))
 
     def distributions(self) -> Distributions:
         """The critic's distributions at the moment shown."""
@@ -356,18 +363,9 @@ class Play:
         """Go on from the moment shown inside the world model; the real game waits."""
         assert self.mind is not None
         record = self.history.get(self._shown)
-        frames = [record.frame.array()]
-        actions: list[int] = []
-        for before in range(record.step - 1, max(record.step - LONGEST_MEMORY, -1), -1):
-            if not isinstance(record.course.world, RealWorld) or before >= len(record.course.log):
-                break
-            packed, action, _ = record.course.log[before]
-            frames.insert(0, packed.array())
-            actions.insert(0, action)
-        start = Start(np.stack(frames), np.array(actions, dtype=np.int64))
         if self._course is self._real:
             self._real_sight = self._sight
-        world = DreamWorld(self.mind.agent, record.course.world.game, start)
+        world = DreamWorld(self.mind.agent, record.course.world.game, dream_start(record, LONGEST_MEMORY))
         self._awake = "take over" if self.state.mode == "take over" else "play"
         self.tell(mode="dream", game=world.game)  # whoever played plays on
         self._begin(Course(world, self._next_episode(), self.state.seed))

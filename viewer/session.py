@@ -196,7 +196,8 @@ class Session:
                 play.tell(busy=None)
             case told.Press(action):
                 play.pressed = action
-                return
+                if play.state.running:
+                    return  # it will be seen in what follows
             case told.AskDistributions(wanted):
                 play.wants_distributions = wanted
             case _:

@@ -110,6 +110,7 @@ def test_the_person_plays_with_the_arrow_keys(open_window: Open, settled: Settle
     qtbot.keyPress(window, Qt.Key.Key_Space)
     settled(window)
     assert window.feed.latest.index == 0  # they are the game's keys now
+    assert window.game.action.text() == "right fire" and "advice" in window.game.aside.text()
     qtbot.keyClick(window, Qt.Key.Key_Period)
     settled(window)
     qtbot.keyRelease(window, Qt.Key.Key_Right)

@@ -106,7 +106,8 @@ def test_a_thousand_moments_are_remembered(drive: Drive) -> None:
 def test_the_person_plays_and_is_advised(drive: Drive) -> None:
     driver = drive(sticky=0.0)
     driver.moment(told.SetMode("take over"))
-    driver.session.send(told.Press(3))
+    held = driver.moment(told.Press(3))
+    assert (held.who, held.action, held.taken) == ("person", 3, None)  # before the step, not after it
     driver.moment(told.Step())
     assert driver.moment(told.Back()).taken == 3
     driver.session.send(told.GoTo(), told.Press(17))  # not legal in Pong
@@ -166,6 +167,7 @@ def test_a_recording_is_replayed_with_the_agents_view(drive: Drive, sprite_store
         moment = driver.moment(told.Step())
         assert np.array_equal(moment.frame, recorded.frames[step]) and moment.reward == recorded.rewards[step - 1]
         assert moment.who == "recording" and moment.tree is not None
+        assert moment.action == recorded.actions[step] and moment.taken is None
     assert driver.moment(told.Back()).taken == recorded.actions[3]
     driver.session.send(told.SetMode("play"))
     awake = driver.wait(Moment, lambda moment: moment.mode == "play")
