@@ -103,6 +103,14 @@ class SetPlanner(Command):
 
 
 @dataclass(frozen=True)
+class Adjust(Command):
+    """Change a number of the planner by so much, as far as it goes."""
+
+    name: Literal["width", "horizon"]
+    by: int
+
+
+@dataclass(frozen=True)
 class SetContext(Command):
     """Steps of memory to plan from."""
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from jowa.agent import Agent
 from jowa.errors import UsageError
-from jowa.games import get_game
+from jowa.games import NUM_ACTIONS, get_game
 from jowa.viewer import commands as told
 from jowa.viewer.agents import load_agent
 from jowa.viewer.commands import Command
@@ -282,6 +282,9 @@ class Play:
                 self._new_game(name, self.state.seed)
             case told.SetPlanner(changes):
                 self._plan_with(dict(changes))
+            case told.Adjust(name, by):
+                most = NUM_ACTIONS if name == "width" else self.state.longest_context - 1
+                self._plan_with({name: min(max(getattr(self.state.planner, name) + by, 1), max(most, 1))})
             case told.SetContext(steps):
                 self._remember(steps)
             case told.SetSticky(probability):

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 FILM_RATE = 15.0
 """Pictures a second of a film recorded in the window."""
 
+MOST_EPISODES = 2_000
+"""That can be chosen from in a dialog; ``--episode`` takes any."""
+
 
 class FileDialogs(QObject):
     """Asks, and does; what fails becomes a dialog of the window."""
@@ -87,10 +90,12 @@ class FileDialogs(QObject):
 
     def _choose_episode(self, folder: Path) -> None:
         store = EpisodeStore.open(folder)
-        episodes = [(game, number) for game in store.games for number in range(store.num_episodes(game))][:2000]
+        episodes = [(game, number) for game in store.games for number in range(store.num_episodes(game))]
+        episodes = episodes[:MOST_EPISODES]
         names = [f"{game} {number}: {store.episode(game, number).length:,} steps, score "
                  f"{store.episode(game, number).score:g}" for game, number in episodes]  # fmt: skip
-        chosen, ok = QInputDialog.getItem(self._window, "Replay", "Episode:", names, 0, False)
+        first = "Episode:" if len(names) < MOST_EPISODES else f"Episode (the first {MOST_EPISODES:,} of the data set):"
+        chosen, ok = QInputDialog.getItem(self._window, "Replay", first, names, 0, False)
         if ok:
             game, number = episodes[names.index(chosen)]
             self._window.session.send(told.OpenRecording(folder, game, number))

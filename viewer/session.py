@@ -88,13 +88,13 @@ class Session:
             self._play.forget()
 
     def _obey_and_decide(self) -> None:
-        self._attempt("Starting", self._play.begin)
+        self._attempt("Starting", self._play.begin, pause=True)
         self._show()
         while not self._closing.is_set():
             try:
                 command = self._next_command()
             except queue.Empty:
-                self._attempt("Playing", self._decide_next)
+                self._attempt("Playing", self._decide_next, pause=True)  # it would fail again and again
                 continue
             if isinstance(command, told.Quit):
                 return
@@ -120,8 +120,8 @@ class Session:
         wait = self._due - time.monotonic()
         return self._commands.get(timeout=wait) if wait > 0 else self._commands.get_nowait()
 
-    def _attempt(self, title: str, action: Callable[[], object]) -> None:
-        """Do it; a failure becomes an event, pauses, and leaves everything else as it was."""
+    def _attempt(self, title: str, action: Callable[[], object], pause: bool = False) -> None:
+        """Do it; a failure becomes an event, and leaves everything else as it was, or pauses."""
         try:
             action()
             return
@@ -132,7 +132,7 @@ class Session:
         except Exception as error:
             LOG.exception("fault in the viewer")
             text = f"a fault in the viewer ({type(error).__name__}: {error}); the log has the details"
-        self._play.tell(busy=None, running=False)
+        self._play.tell(busy=None, running=self._play.state.running and not pause)
         self._emit(Failed(title, text[:1].upper() + text[1:]))
 
     def _decide_next(self) -> None:

@@ -126,8 +126,8 @@ class Window(QMainWindow):
             "planner_none": lambda: told.SetPlanner.to(name="none"),
             "planner_beam": lambda: told.SetPlanner.to(name="beam"),
             "planner_mcts": lambda: told.SetPlanner.to(name="mcts"),
-            "wider": lambda: self._change("width", 1), "narrower": lambda: self._change("width", -1),
-            "deeper": lambda: self._change("horizon", 1), "shallower": lambda: self._change("horizon", -1),
+            "wider": lambda: told.Adjust("width", 1), "narrower": lambda: told.Adjust("width", -1),
+            "deeper": lambda: told.Adjust("horizon", 1), "shallower": lambda: told.Adjust("horizon", -1),
             "ends": lambda: told.SetPlanner.to(respect_ends=not self.session.state.planner.respect_ends),
             "faster": lambda: self._speed(1), "slower": lambda: self._speed(-1),
         }  # fmt: skip
@@ -149,11 +149,6 @@ class Window(QMainWindow):
             "sheet": lambda: ShortcutSheet(self).open(),
             "quit": lambda: self.close(),
         }.get(name, lambda: self.files.do(name))
-
-    def _change(self, name: str, by: int) -> told.Command:
-        state = self.session.state
-        most = 18 if name == "width" else state.longest_context - 1
-        return told.SetPlanner.to(**{name: min(max(getattr(state.planner, name) + by, 1), most)})
 
     def _speed(self, by: int) -> told.Command:
         index = min(max(speed_index(self.session.state.speed) + by, 0), len(SPEEDS) - 1)

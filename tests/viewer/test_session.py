@@ -295,8 +295,11 @@ def test_a_missing_agent_is_reported_and_the_session_lives(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     driver = drive()
-    driver.session.send(told.LoadAgent(source))
+    driver.session.send(told.SetSpeed(None), told.Run(), told.LoadAgent(source))
     failed = driver.wait(Failed)
+    assert driver.session.state.running  # what runs goes on
+    driver.wait(Moment, lambda moment: moment.index > 3)
+    driver.session.send(told.Pause(), told.GoTo(0))
     assert failed.title == "The agent cannot be used" and ("jowa.train" in failed.text or "hub" in failed.text)
     assert driver.moment(told.Step()).index == 1
 
@@ -352,6 +355,24 @@ def test_what_cannot_be_done_changes_nothing(drive: Drive, command: told.Command
     assert driver.wait(Failed).title == title
     driver.moment(told.Step())
     assert dataclasses.replace(driver.session.state, rate=0.0) == dataclasses.replace(before, rate=0.0)
+
+
+def test_steps_of_width_and_horizon_add_up_and_end(drive: Drive) -> None:
+    driver = drive()
+    driver.session.send(*[told.Adjust("width", 1)] * 3, *[told.Adjust("horizon", 1)] * 30)
+    driver.settle()
+    planner = driver.session.state.planner
+    assert (planner.width, planner.horizon) == (5, driver.session.state.longest_context - 1)
+    driver.session.send(*[told.Adjust("width", -1)] * 30, *[told.Adjust("horizon", -1)] * 30)
+    driver.settle()
+    assert (driver.session.state.planner.width, driver.session.state.planner.horizon) == (1, 1)
+
+
+def test_a_fault_while_playing_pauses_and_is_told(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = drive()
+    monkeypatch.setattr(driver.session._play, "advance", lambda *_: 1 / 0)
+    driver.session.send(told.Run())
+    assert "ZeroDivisionError" in driver.wait(Failed).text and not driver.session.state.running
 
 
 def test_pause_takes_effect_after_the_decision_under_way(drive: Drive, slow_agent: Agent) -> None:
