@@ -14,6 +14,7 @@ pytest.importorskip("PyQt6.QtWidgets")
 pytest.importorskip("pyqtgraph")
 
 from PyQt6.QtCore import QPoint, QRect, Qt, QTimer
+from PyQt6.QtGui import QColor
 from PyQt6.QtWidgets import QWidget
 from pytestqt.qtbot import QtBot
 
@@ -40,6 +41,15 @@ def test_the_panels_show_the_moment(open_window: Open) -> None:
     assert len({spot.path for spot in window.plans.sheet.spots}) == len(moment.tree.paths)
     for panel in (window.game, window.agent_view, window.critic, window.value, window.timeline, window.plans):
         assert np.ptp(picture(panel).reshape(-1, 3).astype(int), 0).min() > 30, panel.title
+
+
+def test_a_dream_is_framed(open_window: Open, settled: Settled) -> None:
+    window = open_window()
+    dream = QColor(theme.colours().dream).getRgb()[:3]
+    assert not (picture(window.game.screen_view) == dream).all(2).any()
+    window.session.send(told.Jump())
+    settled(window)
+    assert (picture(window.game.screen_view) == dream).all(2).sum() > 500
 
 
 def test_transport_by_mouse(open_window: Open, settled: Settled, qtbot: QtBot) -> None:

@@ -92,8 +92,9 @@ class GamePanel(Panel):
         square = self.square_pixels or height == width
         target = fit(width, height, place) if square else fit(TELEVISION, 1, place)
         draw_crisp(painter, self._image, target)
-        if self.moment.reward:
-            painter.setPen(theme.colours().color("gain" if self.moment.reward > 0 else "loss"))
+        if self.moment.reward or self.moment.mode == "dream":
+            earned = self.moment.reward
+            painter.setPen(theme.colours().color("gain" if earned > 0 else "loss" if earned < 0 else "dream"))
             painter.setBrush(Qt.BrushStyle.NoBrush)
             for inset in range(3):
                 painter.drawRect(target.adjusted(inset, inset, -inset, -inset))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from PyQt6.QtCore import QEvent, QPointF, QRectF, Qt
-from PyQt6.QtGui import QMouseEvent, QPainter, QPainterPath, QPen
+from PyQt6.QtGui import QColor, QMouseEvent, QPainter, QPainterPath, QPen
 from PyQt6.QtWidgets import QComboBox
 
 from jowa.viewer import theme
@@ -17,7 +17,8 @@ from jowa.viewer.panels.plans import NO_SEARCH, summary
 
 MOST_NODES = 160
 """That are drawn: more could not be told apart."""
-THUMBNAIL = 44.0
+THUMBNAIL, SMALLEST, POINT = 44.0, 22.0, 8.0
+"""Sides of a frame where there is room, of the smallest worth drawing, and of a node without one."""
 HEAD, FOOT, WORDS, LINE = 36.0, 40.0, 60.0, 13.0
 
 
@@ -146,17 +147,17 @@ class TreeGraph(Panel):
         for node in self._places:
             if node >= 0:
                 tone = "plan" if node in chosen else "text" if node in kept else "muted"
-                painter.setPen(QPen(colours.color(tone, 1.0 if node in chosen else 0.45), 1 + 7 * float(weights[node]),
-                                    cap=Qt.PenCapStyle.RoundCap))  # fmt: skip
+                painter.setPen(QPen(_ink(tone), 1 + 7 * float(weights[node]), cap=Qt.PenCapStyle.RoundCap))
                 painter.setBrush(Qt.BrushStyle.NoBrush)
                 painter.drawPath(_branch(self._at(int(tree.parent[node])), self._at(node)))
         self._words(painter, place, tree)
         room = self._room(tree)
-        crowded = min(room.values()) < THUMBNAIL + 4
+        side = min(min(room.values()) - 4, THUMBNAIL)
+        side = side if side >= SMALLEST else POINT
         for node in self._places:
-            self._node(painter, tree, node, node in chosen, crowded)
+            self._node(painter, tree, node, node in chosen, side if node >= 0 else THUMBNAIL)
             if node >= 0 and (node in chosen or room[int(tree.depth[node])] >= LINE):
-                self._label(painter, tree, node, node in chosen, crowded)
+                self._label(painter, tree, node, node in chosen, side)
 
     def _words(self, painter: QPainter, place: QRectF, tree: Tree) -> None:
         """Depths above, what colours mean below."""
@@ -171,7 +172,7 @@ class TreeGraph(Panel):
         for tone, text in (("plan", "chosen"), ("text", "kept"), ("muted", "pruned"), ("loss", "predicted end")):
             if tone == "muted" and tree.visits is not None:
                 continue
-            painter.setPen(QPen(colours.color(tone), 3, cap=Qt.PenCapStyle.RoundCap))
+            painter.setPen(QPen(_ink(tone), 3, cap=Qt.PenCapStyle.RoundCap))
             painter.drawLine(QPointF(left + 2, place.bottom() - 7), QPointF(left + 18, place.bottom() - 7))
             painter.setPen(colours.color("muted"))
             painter.drawText(QPointF(left + 25, place.bottom() - 3), text)
@@ -192,7 +193,7 @@ class TreeGraph(Panel):
                 heights.setdefault(int(tree.depth[node]), []).append(self._at(node).y())
         return {depth: float(np.diff(sorted(ys)).min(initial=1e9)) for depth, ys in heights.items()}
 
-    def _node(self, painter: QPainter, tree: Tree, node: int, chosen: bool, crowded: bool) -> None:
+    def _node(self, painter: QPainter, tree: Tree, node: int, chosen: bool, side: float) -> None:
         colours, at = theme.colours(), self._at(node)
         assert self.moment is not None
         frame = self.moment.reconstruction if node < 0 else tree.frame(node)
@@ -201,31 +202,31 @@ class TreeGraph(Panel):
         at_hand = node >= 0 and node == self.at and self.graph.hasFocus()
         marked = at_hand or (node >= 0 and node == self.large.pinned)
         ring = colours.color("greedy" if marked else tone)
-        if (crowded and node >= 0) or frame is None:
+        if side == POINT or frame is None:
             painter.setPen(QPen(ring, 2.5 if marked else 1.5))
             painter.setBrush(colours.color("plan" if chosen else "surface"))
             painter.drawEllipse(at, *((6, 6) if marked else (4, 4)))
         else:
-            box = QRectF(at.x() - THUMBNAIL / 2, at.y() - THUMBNAIL / 2, THUMBNAIL, THUMBNAIL)
+            box = QRectF(at.x() - side / 2, at.y() - side / 2, side, side)
             draw_crisp(painter, image_of(frame), box)
             painter.setPen(QPen(ring, 2))
             painter.setBrush(Qt.BrushStyle.NoBrush)
             painter.drawRect(box)
 
-    def _label(self, painter: QPainter, tree: Tree, node: int, chosen: bool, crowded: bool) -> None:
+    def _label(self, painter: QPainter, tree: Tree, node: int, chosen: bool, side: float) -> None:
         """The action that leads to a node, and what it is worth where there is room."""
         at, said = self._at(node), short(int(tree.action[node]))
         painter.setFont(theme.font(theme.SMALL, bold=chosen))
         painter.setPen(theme.colours().color("plan" if chosen else "muted"))
         leaf = not (tree.parent == node).any()
-        left = at.x() + (8 if crowded else THUMBNAIL / 2 + 5)
-        if crowded:
-            painter.drawText(QPointF(left, at.y() + (4 if leaf else -6)), said)
-        elif leaf:
+        left, worth = at.x() + side / 2 + 5, f"{float(tree.score[node]):+.2f}"
+        if leaf and side >= 2 * LINE:
             painter.drawText(QPointF(left, at.y() - 3), said)
-            painter.drawText(QPointF(left, at.y() + 12), f"{float(tree.score[node]):+.2f}")
+            painter.drawText(QPointF(left, at.y() + 12), worth)
+        elif leaf:
+            painter.drawText(QPointF(left, at.y() + 4), said if side == POINT else f"{said} {worth}")
         else:
-            painter.drawText(QPointF(left, at.y() - THUMBNAIL / 2 + 6), said)
+            painter.drawText(QPointF(left, at.y() - max(side / 2 - 6, 6)), said)
 
 
 def place_nodes(tree: Tree) -> dict[int, QPointF]:
@@ -257,6 +258,11 @@ def place_nodes(tree: Tree) -> dict[int, QPointF]:
     return {
         node: QPointF((0 if node < 0 else int(tree.depth[node])) / deepest, row / leaves) for node, row in rows.items()
     }
+
+
+def _ink(tone: str) -> QColor:
+    """Of branches, and of their legend: only the chosen ones stand out."""
+    return theme.colours().color(tone, 0.45 if tone in ("text", "muted") else 1.0)
 
 
 def _branch(start: QPointF, end: QPointF) -> QPainterPath:
