@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PyQt6.QtCore import QElapsedTimer, QObject, QTimer, pyqtSignal
+from PyQt6.QtCore import QElapsedTimer, QMimeData, QObject, QTimer, pyqtSignal
 from PyQt6.QtWidgets import QApplication, QFileDialog, QInputDialog
 
 from jowa.data.store import EpisodeStore
@@ -200,3 +200,9 @@ class FileDialogs(QObject):
 
 def _now() -> str:
     return datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+
+
+def folder_in(what: QMimeData | None) -> Path | None:
+    """The one folder that is dragged, if it is one."""
+    paths = [Path(url.toLocalFile()) for url in what.urls() if url.isLocalFile()] if what is not None else []
+    return paths[0] if len(paths) == 1 and paths[0].is_dir() else None

@@ -39,6 +39,7 @@ class Session:
         self._due = 0.0
         self._next_shown, self._stale = 0.0, False
         self._decided: deque[float] = deque()
+        self._since: float | None = None
         self._closing = threading.Event()
 
     @property
@@ -62,6 +63,12 @@ class Session:
         """Put ``commands`` into the queue; returns at once."""
         for command in commands:
             self._commands.put(command)
+
+    @property
+    def working(self) -> float:
+        """Seconds that what is under way has taken so far; 0: nothing is."""
+        since = self._since
+        return 0.0 if since is None else time.monotonic() - since
 
     @property
     def idle(self) -> bool:
@@ -122,6 +129,7 @@ class Session:
 
     def _attempt(self, title: str, action: Callable[[], object], pause: bool = False) -> None:
         """Do it; a failure becomes an event, and leaves everything else as it was, or pauses."""
+        self._since = time.monotonic()
         try:
             action()
             return
@@ -132,6 +140,8 @@ class Session:
         except Exception as error:
             LOG.exception("fault in the viewer")
             text = f"a fault in the viewer ({type(error).__name__}: {error}); the log has the details"
+        finally:
+            self._since = None
         self._play.tell(busy=None, running=self._play.state.running and not pause)
         self._emit(Failed(title, text[:1].upper() + text[1:]))
 

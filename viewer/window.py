@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
-from PyQt6.QtCore import QEvent, QMimeData, QObject, QSettings, Qt, QTimer
+from PyQt6.QtCore import QEvent, QObject, QSettings, Qt, QTimer
 from PyQt6.QtGui import QAction, QCloseEvent, QDragEnterEvent, QDropEvent, QKeyEvent, QKeySequence
 from PyQt6.QtWidgets import (
     QAbstractButton,
@@ -32,7 +31,7 @@ from jowa.viewer.controls import SPEEDS, Controls, agent_name, speed_index
 from jowa.viewer.empty import EmptyState
 from jowa.viewer.events import Failed, Moment, Notice, State
 from jowa.viewer.feed import Feed
-from jowa.viewer.files import FileDialogs
+from jowa.viewer.files import FileDialogs, folder_in
 from jowa.viewer.joystick import KEYS, action_of
 from jowa.viewer.panels.agent_view import AgentView
 from jowa.viewer.panels.critic import CriticPanel
@@ -47,6 +46,8 @@ from jowa.viewer.settings import remember
 from jowa.viewer.shortcuts import GAME_KEYS, MENUS, SHORTCUTS, ShortcutSheet, plain
 
 SIZE = (1280, 800)
+PATIENCE = 1.0
+"""Seconds that a decision may take before the window says that it is under way."""
 
 
 class Window(QMainWindow):
@@ -84,6 +85,10 @@ class Window(QMainWindow):
         assert application is not None
         application.installEventFilter(self)
         self.setWindowTitle("JOWA viewer")
+        self._standing = ""
+        self._clock = QTimer(self)
+        self._clock.timeout.connect(self._show_standing)
+        self._clock.start(250)
         self._restore()
         self._show_state(session.state)
         # The window itself has the keys until Tab leads to a control: Qt would give them to the first button, and the
@@ -257,7 +262,15 @@ class Window(QMainWindow):
             "replay": state.recording or "",
         }[state.mode]
         parts = [state.busy or what, agent_name(state.agent)] if state.agent else [state.busy or "no agent yet"]
-        self.standing.setText("  ·  ".join(filter(None, parts)))
+        self._standing = "  ·  ".join(filter(None, parts))
+        self._show_standing()
+
+    def _show_standing(self) -> None:
+        """What goes on, and for how long what lets one wait has been under way."""
+        seconds = self.session.working
+        waiting = f"thinking for {seconds:.0f} s  ·  " if seconds > PATIENCE and not self.session.state.busy else ""
+        if self.standing.text() != (text := waiting + self._standing):
+            self.standing.setText(text)
 
     def _free_game_keys(self, person: bool) -> None:
         """While the person plays, the joystick's keys are the game's."""
@@ -329,12 +342,12 @@ class Window(QMainWindow):
 
     def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:
         """A folder may be dropped: an agent, or a recording."""
-        if event is not None and _folder_in(event.mimeData()) is not None:
+        if event is not None and folder_in(event.mimeData()) is not None:
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent | None) -> None:
         """Open what was dropped."""
-        folder = None if event is None else _folder_in(event.mimeData())
+        folder = None if event is None else folder_in(event.mimeData())
         if folder is not None:
             self.files.open_dropped(folder)
 
@@ -381,9 +394,3 @@ class Window(QMainWindow):
             application.removeEventFilter(self)
         self.ended = self.session.close()
         super().closeEvent(event)
-
-
-def _folder_in(what: QMimeData | None) -> Path | None:
-    """The one folder that is dragged, if it is one."""
-    paths = [Path(url.toLocalFile()) for url in what.urls() if url.isLocalFile()] if what is not None else []
-    return paths[0] if len(paths) == 1 and paths[0].is_dir() else None

@@ -245,6 +245,20 @@ def test_a_slow_planner_never_blocks_the_window(
     assert time.perf_counter() - start < 1.0
 
 
+def test_a_long_search_is_told(
+    open_window: Open, slow_agent: Agent, settled: Settled, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = open_window(slow_agent)
+    settled(window)
+    qtbot.waitUntil(lambda: window.standing.text().startswith("the agent plays"))
+    monkeypatch.setattr(type(slow_agent), "seconds", 3.0)
+    window.session.send(told.Step())
+    qtbot.waitUntil(lambda: window.standing.text().startswith("thinking for"))
+    monkeypatch.setattr(type(slow_agent), "enough", True)
+    settled(window)
+    qtbot.waitUntil(lambda: window.standing.text().startswith("the agent plays"))
+
+
 def test_a_fast_agent_cannot_flood_the_window(open_window: Open, qtbot: QtBot) -> None:
     window = open_window()
     drawn = []

@@ -81,7 +81,7 @@ class TreeGraph(Panel):
         self.width_by.setVisible(counted)
         shown = 0 if moment.tree is None else min(len(moment.tree.parent), MOST_NODES)
         hidden = 0 if moment.tree is None else len(moment.tree.parent) - shown
-        self.aside.setText(summary(moment) + (f" · the {shown} most visited shown" if hidden else ""))
+        self.aside.setText(summary(moment) + (f" · {shown} shown" if hidden else ""))
         self._places = {} if moment.tree is None else place_nodes(moment.tree)
         self.large.set_moment(moment)
         if self.at not in self._places:
