@@ -180,10 +180,11 @@ class TreeGraph(Panel):
 
     def _weights(self, tree: Tree) -> NDArray[np.float64]:
         if tree.visits is not None and self.width_by.currentIndex() == 0:
-            weights = tree.visits.astype(np.float64)
-        else:
-            weights = (tree.score - np.nanmin(tree.score)).astype(np.float64)
-        return np.nan_to_num(weights / max(float(np.nanmax(weights)), 1e-9))
+            return tree.visits / max(int(tree.visits.max()), 1)
+        low, high = float(np.nanmin(tree.score)), float(np.nanmax(tree.score))
+        if high == low:
+            return np.full(len(tree.score), 0.5)
+        return np.nan_to_num((tree.score.astype(np.float64) - low) / (high - low))
 
     def _room(self, tree: Tree) -> dict[int, float]:
         """At each depth, the smallest distance from a node to the next."""
