@@ -309,9 +309,11 @@ class Window(QMainWindow):
 
         Otherwise Space presses the button or opens the list that Tab has led to, before it plays or pauses.
         """
-        if event is None or not self.isActiveWindow() or QApplication.activePopupWidget() is not None:
-            return False  # in menus and lists every key is theirs
+        if event is None or not self.isActiveWindow():
+            return False
         kind = event.type()
+        if kind != QEvent.Type.KeyRelease and QApplication.activePopupWidget() is not None:
+            return False  # in menus and lists keys are theirs, but what is let go there is let go
         if not self.session.state.person:
             pressed = kind == QEvent.Type.ShortcutOverride and isinstance(watched, QAbstractButton | QComboBox)
             if pressed and isinstance(event, QKeyEvent) and event.key() == Qt.Key.Key_Space:

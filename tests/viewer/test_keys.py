@@ -131,11 +131,14 @@ def test_menus_keep_the_arrow_keys_while_the_person_plays(open_window: Open, set
     settled(window)
     window.activateWindow()
     menu = window.actions_["run"].associatedObjects()[0]
+    qtbot.keyPress(window, Qt.Key.Key_Left)
     menu.popup(window.mapToGlobal(window.rect().center()))
     qtbot.waitUntil(menu.isVisible)
     before = menu.activeAction()
     qtbot.keyClick(menu, Qt.Key.Key_Down)
-    assert menu.activeAction() is not before and not window._held
+    assert menu.activeAction() is not before and window._held == {Qt.Key.Key_Left}
+    qtbot.keyRelease(menu, Qt.Key.Key_Left)
+    assert not window._held
     menu.close()
 
 
