@@ -46,6 +46,14 @@ class GoTo(Command):
 
 
 @dataclass(frozen=True)
+class Find(Command):
+    """Show the next moment, or the one before, at which planning changed the choice or a reward came, and pause."""
+
+    what: Literal["changed", "reward"]
+    forward: bool = True
+
+
+@dataclass(frozen=True)
 class Seek(Command):
     """In a replay: show moment ``step`` of the recording, and pause; None: its last."""
 
@@ -95,6 +103,14 @@ class SetPlanner(Command):
 
 
 @dataclass(frozen=True)
+class Adjust(Command):
+    """Change a number of the planner by so much, as far as it goes."""
+
+    name: Literal["width", "horizon"]
+    by: int
+
+
+@dataclass(frozen=True)
 class SetContext(Command):
     """Steps of memory to plan from."""
 
@@ -113,6 +129,11 @@ class SetMode(Command):
     """Change who plays what.  The real game's episode stays where it is, whatever the mode."""
 
     mode: Mode
+
+
+@dataclass(frozen=True)
+class Jump(Command):
+    """Into the dream at the moment shown, or out of it, to the real game and whoever played it."""
 
 
 @dataclass(frozen=True)
@@ -154,9 +175,11 @@ class SaveEpisode(Command):
 
 @dataclass(frozen=True)
 class ExportMoment(Command):
-    """Write all that is known of the moment shown as JSON."""
+    """Write all that is known of one moment as JSON."""
 
     path: Path
+    index: int | None = None
+    """Which; None: the one shown."""
 
 
 @dataclass(frozen=True)

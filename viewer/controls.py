@@ -36,6 +36,8 @@ SPEEDS: tuple[tuple[str, float | None], ...] = (
 PLANNERS = (("none", "greedy"), ("beam", "beam search"), ("mcts", "MCTS"))
 BY_TAB = Qt.FocusPolicy.TabFocus
 """Of buttons and lists: one that was clicked and kept the focus would take Space, which plays and pauses."""
+MOST_NAME = 130
+"""Pixels of an agent's name on its button; a longer one must not widen the window."""
 TRANSPORT = ("oldest", "back", "run", "step", "newest", "reset")
 
 
@@ -207,7 +209,9 @@ class Controls(QWidget):
         for name, field in self.fields.items():
             if action := self._actions.get(f"field_{name}"):
                 action.setEnabled(field.isEnabled())
-        self.agent.setText("Open agent…" if state.agent is None else agent_name(state.agent))
+        name = "Open agent…" if state.agent is None else agent_name(state.agent)
+        shown = self.agent.fontMetrics().elidedText(name, Qt.TextElideMode.ElideMiddle, MOST_NAME)
+        self.agent.setText(shown.replace("&", "&&"))
         self.agent.setToolTip(f"{state.agent or 'No agent'}: open another (Ctrl+O)")
 
     def _show_mode(self) -> None:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from jowa.agent import Agent
-from jowa.dream.world import Start
 from jowa.errors import UsageError
-from jowa.games import get_game
-from jowa.planner import PlannerConfig
+from jowa.games import NUM_ACTIONS, get_game
 from jowa.viewer import commands as told
 from jowa.viewer.agents import load_agent
 from jowa.viewer.commands import Command
 from jowa.viewer.events import Distributions, Event, Moment, Notice, State
 from jowa.viewer.export import export_moment, save_episode
-from jowa.viewer.history import Course, History, Record, moment_of
-from jowa.viewer.mind import Mind, Thought
+from jowa.viewer.history import Course, History, Record, dream_start, moment_of, trace_of
+from jowa.viewer.mind import Mind, Thought, fitting
 from jowa.viewer.recording import ReplayWorld
 from jowa.viewer.worlds import DreamWorld, Outcome, Packed, RealWorld, Sight
 
@@ -43,6 +41,8 @@ class Play:
         self._course: Course | None = None
         self._sight: Sight | None = None
         self._real_sight: Sight | None = None
+        self._awake: told.Mode = "play"
+        """What to wake up to from a dream."""
         self._shown = -1
         self._episodes = 0
 
@@ -57,7 +57,7 @@ class Play:
 
     def use(self, agent: Agent, source: str) -> None:
         """Decide with ``agent`` from now on."""
-        config = self._fitting(agent)
+        config = fitting(agent, {name: value for name, value in self._wanted.items() if name != "context"})
         context = self._wanted.get("context", agent.planning.context)
         assert isinstance(context, int)
         self.mind = Mind(agent, config, context)
@@ -65,16 +65,6 @@ class Play:
             self.state, agent=source, agent_games=tuple(agent.tasks), planner=config, context=context,
             longest_context=self.mind.longest_context,
         )  # fmt: skip
-
-    def _fitting(self, agent: Agent) -> PlannerConfig:
-        """The agent's own way to plan, or beam search where it has none, changed as the person chose."""
-        own = agent.planning.planner
-        longest = agent.longest_context(replace(own, name="none"))
-        if own.name == "none" or own.horizon == 0:
-            own = replace(own, name="beam", width=max(own.width, 2), horizon=max(own.horizon, 1))
-        chosen: dict[str, Any] = {name: value for name, value in self._wanted.items() if name != "context"}
-        config = replace(own, **chosen)
-        return replace(config, horizon=min(config.horizon, longest - 1))
 
     def load(self, source: str, own_game: bool) -> None:
         """Load another agent; the real game goes on with it."""
@@ -145,16 +135,19 @@ class Play:
             return self.pressed if self.pressed in legal else 0
         return thought.action
 
+    @property
+    def _who(self) -> str:
+        return "recording" if self.state.mode == "replay" else "person" if self.state.person else "agent"
+
     def _decide(self, milliseconds: float | None = None, outcome: Outcome | None = None) -> None:
         """Think about what is seen now, and remember it as the newest record."""
         course, sight = self._course, self._sight
         assert self.mind is not None and course is not None and sight is not None
         saved = None if outcome is not None and outcome.ended else course.world.save()
         thought = self.mind.decide(course.world.game, sight.frame, course.memory, milliseconds)
-        who = "recording" if self.state.mode == "replay" else "person" if self.state.person else "agent"
         self.history.append(
             Record(
-                index=self.history.newest + 1, course=course, step=course.step, mode=self.state.mode, who=who,
+                index=self.history.newest + 1, course=course, step=course.step, mode=self.state.mode, who=self._who,
                 screen=Packed.of(sight.screen), frame=Packed.of(sight.frame), thought=thought,
                 reward=0.0 if outcome is None else outcome.reward, score=course.score,
                 ended=outcome is not None and outcome.ended, saved=saved,
@@ -191,6 +184,24 @@ class Play:
         """Show moment ``index``; None: the newest."""
         if len(self.history):
             self._shown = self.history.get(self.history.newest if index is None else index).index
+
+    def find(self, what: Literal["changed", "reward"], forward: bool) -> None:
+        """Show the nearest moment before or after the one shown at which that happened; in a replay, any reward."""
+        if not len(self.history):
+            return
+        shown = self.history.get(self._shown)
+        recorded = shown.course.recorded if what == "reward" and shown.course is self._course else None
+        if recorded is None:
+            here, trace = shown.index, trace_of(self.history)
+            places = trace.index[trace.changed if what == "changed" else trace.reward != 0]
+        else:
+            here, places = shown.step, np.flatnonzero(recorded[:-1]) + 1
+        further = places[places > here] if forward else places[places < here][::-1]
+        if not len(further):
+            where = "later" if forward else "earlier"
+            self._emit(Notice(f"No {where} {'reward' if what == 'reward' else 'change by planning'} is remembered"))
+            return
+        (self.look_at if recorded is None else self.seek)(int(further[0]))
 
     def seek(self, step: int | None) -> None:
         """In a replay: show moment ``step`` of the recording, or the nearest there is; None: the last.
@@ -240,9 +251,15 @@ class Play:
         self._think_again()
         self._emit(Notice(f"Going on from here; {dropped:,} later moments were dropped"))
 
-    def moment(self) -> Moment | None:
-        """What is shown."""
-        return moment_of(self.history, self.history.get(self._shown)) if len(self.history) else None
+    def moment(self, index: int | None = None) -> Moment | None:
+        """Moment ``index``, or the nearest that is remembered; None: what is shown."""
+        if not len(self.history):
+            return None
+        record = self.history.get(self._shown if index is None else index)
+        if record.taken is not None or record.course is not self._course:
+            done = record.thought.action if record.taken is None else record.taken
+            return moment_of(self.history, record, record.who, done)
+        return moment_of(self.history, record, self._who, self._choose(record.thought))
 
     def distributions(self) -> Distributions:
         """The critic's distributions at the moment shown."""
@@ -265,12 +282,17 @@ class Play:
                 self._new_game(name, self.state.seed)
             case told.SetPlanner(changes):
                 self._plan_with(dict(changes))
+            case told.Adjust(name, by):
+                most = NUM_ACTIONS if name == "width" else self.state.longest_context - 1
+                self._plan_with({name: min(max(getattr(self.state.planner, name) + by, 1), max(most, 1))})
             case told.SetContext(steps):
                 self._remember(steps)
             case told.SetSticky(probability):
                 self.tell(sticky=probability)
             case told.SetMode(mode):
                 self._enter(mode)
+            case told.Jump():
+                self._enter(self._awake if self.state.mode == "dream" else "dream")
             case told.SetPerson(plays):
                 self.tell(person=plays)
             case told.OpenRecording(path, game, episode):
@@ -280,8 +302,8 @@ class Play:
             case told.Seek(step):
                 self.tell(running=False)
                 self.seek(step)
-            case told.ExportMoment(path):
-                export_moment(self.moment(), path)
+            case told.ExportMoment(path, index):
+                export_moment(self.moment(index), path)
                 self._emit(Notice(f"Exported to {path}"))
 
     def reset(self, seed: int | None) -> None:
@@ -344,19 +366,11 @@ class Play:
         """Go on from the moment shown inside the world model; the real game waits."""
         assert self.mind is not None
         record = self.history.get(self._shown)
-        frames = [record.frame.array()]
-        actions: list[int] = []
-        for before in range(record.step - 1, max(record.step - LONGEST_MEMORY, -1), -1):
-            if not isinstance(record.course.world, RealWorld) or before >= len(record.course.log):
-                break
-            packed, action, _ = record.course.log[before]
-            frames.insert(0, packed.array())
-            actions.insert(0, action)
-        start = Start(np.stack(frames), np.array(actions, dtype=np.int64))
         if self._course is self._real:
             self._real_sight = self._sight
-        world = DreamWorld(self.mind.agent, record.course.world.game, start)
-        self.tell(mode="dream", person=False, game=world.game)
+        world = DreamWorld(self.mind.agent, record.course.world.game, dream_start(record, LONGEST_MEMORY))
+        self._awake = "take over" if self.state.mode == "take over" else "play"
+        self.tell(mode="dream", game=world.game)  # whoever played plays on
         self._begin(Course(world, self._next_episode(), self.state.seed))
 
     def _wake(self, mode: told.Mode) -> None:
@@ -371,10 +385,11 @@ class Play:
         self._decide()
 
     def _open(self, world: ReplayWorld, name: str) -> None:
+        if self.mind is None:
+            raise UsageError("there is no agent to look at it: open one first with File, Open agent folder")
         if self._course is self._real:
             self._real_sight = self._sight
         self.tell(mode="replay", person=False, game=world.game, recording=name)
-        if self.mind is not None:
-            self._begin(Course(world, self._next_episode(), 0, recorded=world.rewards))
-            if not world.in_colour:
-                self._emit(Notice("Shown in grey, as recorded: the game cannot be played again for its colours"))
+        self._begin(Course(world, self._next_episode(), 0, recorded=world.rewards))
+        if not world.in_colour:
+            self._emit(Notice("Shown in grey, as recorded: the game cannot be played again for its colours"))

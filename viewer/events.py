@@ -109,7 +109,7 @@ class Moment(Event):
     mode: Mode
     game: str
     who: str
-    """``agent``, ``person`` or ``recording``."""
+    """Chooses or has chosen what is done: ``agent``, ``person`` or ``recording``."""
     screen: NDArray[np.uint8]
     """(height, width, 3): the game in colour, or what the dream or recording shows, in grey."""
     frame: NDArray[np.uint8]
@@ -129,6 +129,8 @@ class Moment(Event):
     plan_score: float
     taken: int | None
     """The action really taken; None: not yet."""
+    action: int
+    """The one taken, or about to be: what the person holds, what was recorded, or else the planner's."""
     reward: float
     """That led here: what the action before earned."""
     score: float

@@ -13,6 +13,10 @@ from jowa.files import atomic_write_text
 from jowa.types import Episode
 from jowa.viewer.events import Moment, as_json
 from jowa.viewer.history import Course
+from jowa.viewer.worlds import RealWorld
+
+STICKIES = "viewer_sticky"
+"""Attribute of a data set: every probability of sticky actions that episodes kept here were played with."""
 
 
 def save_episode(course: Course | None, path: Path) -> str:
@@ -20,7 +24,7 @@ def save_episode(course: Course | None, path: Path) -> str:
 
     Raises :class:`UsageError` when nothing has been played.
     """
-    if course is None or not course.log[: course.step]:
+    if course is None or not isinstance(course.world, RealWorld) or not course.log[: course.step]:
         raise UsageError("nothing has been played yet: let the game run a little first")
     frames, actions, rewards = zip(*course.log[: course.step], strict=True)
     episode = Episode(
@@ -30,6 +34,8 @@ def save_episode(course: Course | None, path: Path) -> str:
     )  # fmt: skip
     with EpisodeWriter.open(path) as writer:
         writer.append(episode)
+        stickies = {*writer.attributes.get(STICKIES, ()), course.world.sticky}
+        writer.update_attributes({STICKIES: sorted(stickies)})
     return f"{len(actions):,} steps of {course.world.game} were appended to {path}"
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PyQt6.QtCore import QElapsedTimer, QObject, QTimer, pyqtSignal
-from PyQt6.QtWidgets import QFileDialog, QInputDialog
+from PyQt6.QtCore import QElapsedTimer, QMimeData, QObject, QTimer, pyqtSignal
+from PyQt6.QtWidgets import QApplication, QFileDialog, QInputDialog
 
 from jowa.data.store import EpisodeStore
 from jowa.errors import JowaError, describe_os_error
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 FILM_RATE = 15.0
 """Pictures a second of a film recorded in the window."""
+
+MOST_EPISODES = 2_000
+"""That can be chosen from in a dialog; ``--episode`` takes any."""
 
 
 class FileDialogs(QObject):
@@ -43,10 +47,20 @@ class FileDialogs(QObject):
         verbs = {
             "open_agent": self._open_agent, "name_agent": self._name_agent, "open_recording": self._open_recording,
             "save_episode": self._save_episode, "export": self._export, "screenshot": self._screenshot,
-            "record": self._record,
+            "copy": self._copy, "record": self._record,
         }  # fmt: skip
+        self._attempt(verbs[name])
+
+    def open_dropped(self, folder: Path) -> None:
+        """Open a folder that was dropped on the window: a data set, or else an agent."""
+        if (folder / "zarr.json").is_file():
+            self._attempt(lambda: self._choose_episode(folder))
+        else:
+            self._window.session.send(told.LoadAgent(str(folder)))
+
+    def _attempt(self, verb: Callable[[], None]) -> None:
         try:
-            verbs[name]()
+            verb()
         except JowaError as error:
             self._window.fail("Not possible", str(error))
         except OSError as error:
@@ -71,14 +85,17 @@ class FileDialogs(QObject):
             self._window.session.send(told.LoadAgent(name.strip()))
 
     def _open_recording(self) -> None:
-        folder = self.ask("Open a recording or data set")
-        if folder is None:
-            return
+        if folder := self.ask("Open a recording or data set"):
+            self._choose_episode(folder)
+
+    def _choose_episode(self, folder: Path) -> None:
         store = EpisodeStore.open(folder)
-        episodes = [(game, number) for game in store.games for number in range(store.num_episodes(game))][:2000]
+        episodes = [(game, number) for game in store.games for number in range(store.num_episodes(game))]
+        episodes = episodes[:MOST_EPISODES]
         names = [f"{game} {number}: {store.episode(game, number).length:,} steps, score "
                  f"{store.episode(game, number).score:g}" for game, number in episodes]  # fmt: skip
-        chosen, ok = QInputDialog.getItem(self._window, "Replay", "Episode:", names, 0, False)
+        first = "Episode:" if len(names) < MOST_EPISODES else f"Episode (the first {MOST_EPISODES:,} of the data set):"
+        chosen, ok = QInputDialog.getItem(self._window, "Replay", first, names, 0, False)
         if ok:
             game, number = episodes[names.index(chosen)]
             self._window.session.send(told.OpenRecording(folder, game, number))
@@ -90,14 +107,21 @@ class FileDialogs(QObject):
     def _export(self) -> None:
         if path := self.ask("Export this decision", "save", "JSON and PNG (*.json)", f"decision-{_now()}.json"):
             path = path.with_suffix(".json")
+            latest = self._window.feed.latest  # of a session that runs, another moment is shown by and by
             save_picture(self._window, path.with_suffix(".png"))
-            self._window.session.send(told.ExportMoment(path))
+            self._window.session.send(told.ExportMoment(path, None if latest is None else latest.index))
 
     def _screenshot(self) -> None:
         if path := self.ask("Save a screenshot", "save", "PNG (*.png)", f"viewer-{_now()}.png"):
             path = path.with_suffix(".png")
             save_picture(self._window, path)
             self._window.notice(f"Saved {path}")
+
+    def _copy(self) -> None:
+        clipboard = QApplication.clipboard()
+        if clipboard is not None:
+            clipboard.setPixmap(self._window.grab())
+            self._window.notice("Copied the picture of this window")
 
     def _record(self) -> None:
         if self.film is not None:
@@ -176,3 +200,9 @@ class FileDialogs(QObject):
 
 def _now() -> str:
     return datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+
+
+def folder_in(what: QMimeData | None) -> Path | None:
+    """The one folder that is dragged, if it is one."""
+    paths = [Path(url.toLocalFile()) for url in what.urls() if url.isLocalFile()] if what is not None else []
+    return paths[0] if len(paths) == 1 and paths[0].is_dir() else None

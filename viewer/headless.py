@@ -55,7 +55,7 @@ class Director:
         return self.wait()
 
     def tell(self, *commands: told.Command) -> None:
-        """Send, and let what follows be drawn."""
+        """Send, and let what follows be drawn; nothing: what was sent before."""
         self.window.session.send(*commands)
         self.wait(lambda moment: self.window.session.idle)
         self.wait()
@@ -65,7 +65,7 @@ def film(window: Window, path: Path, steps: int, per_second: float) -> None:
     """Write ``steps`` decisions as a film."""
     director, reel = Director(window), Film(path, per_second)
     try:
-        director.wait()
+        director.tell()
         with steps_progress(f"filming {path.name}", steps, "decisions") as advance:
             for number in range(1, steps + 1):
                 reel.add(picture_of(window))
@@ -73,6 +73,10 @@ def film(window: Window, path: Path, steps: int, per_second: float) -> None:
                     director.step()
                 moment = window.feed.latest
                 advance(number, "" if moment is None else f"score {moment.score:g}")
+    except BaseException:
+        if not reel.pictures:
+            reel.abandon()  # or it would complain of nothing to write, instead of what went wrong
+        raise
     finally:
         reel.close()
 
@@ -86,16 +90,16 @@ def screenshots(window: Window, folder: Path, label: str, warm_up: int = 45) -> 
         made.append(folder / f"{name}-{label}.png")
         save_picture(widget, made[-1], small=True)
 
-    director.wait()
+    director.tell()
     director.step(warm_up)
     window.tabs.setCurrentWidget(window.plans)
     take("play")
     director.tell(told.SetPlanner.to(name="beam", width=3))
     director.step(2)
-    if window.plans.sheet.spots:
-        window.plans.large.point(window.plans.sheet.spots[-1].node)
+    best = window.plans.sheet.spots[0].path
+    window.plans.sheet.point(len(best.nodes) - 1)
     take("plans")
-    window.plans.large.point(None)
+    window.plans.sheet.point(None)
     director.tell(told.SetPlanner.to(name="mcts", simulations=60))
     director.step(2)
     window.tabs.setCurrentWidget(window.tree)

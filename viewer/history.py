@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jowa.dream.world import Start
 from jowa.games import get_game
 from jowa.viewer.commands import Mode
 from jowa.viewer.events import Hindsight, Moment, Path, Trace, Tree
 from jowa.viewer.mind import Thought
-from jowa.viewer.worlds import Packed, World
+from jowa.viewer.worlds import Packed, RealWorld, World
 
 LENGTH = 1_000
 """Decisions that are remembered."""
@@ -152,8 +153,8 @@ def _without_tree(thought: Thought) -> Thought:
     return replace(thought, nodes={name: array[:0] for name, array in thought.nodes.items()})
 
 
-def moment_of(history: History, record: Record) -> Moment:
-    """``record`` as the panels draw it: frames unpacked and decoded."""
+def moment_of(history: History, record: Record, who: str, action: int) -> Moment:
+    """``record`` as the panels draw it: frames unpacked and decoded; ``who`` does ``action``, or did."""
     thought = record.thought
     paths = _paths(thought)
     order = _most_interesting(thought, paths)
@@ -171,14 +172,23 @@ def moment_of(history: History, record: Record) -> Moment:
         looks_back.append(Hindsight(steps, frame, right, share, mean))
     return Moment(
         index=record.index, episode=record.episode, step=record.step, mode=record.mode, game=record.course.world.game,
-        who=record.who, screen=record.screen.array(), frame=record.frame.array(), reconstruction=decoded[0],
+        who=who, screen=record.screen.array(), frame=record.frame.array(), reconstruction=decoded[0],
         legal=get_game(record.course.world.game).action_mask, q=thought.q, spread=thought.spread,
         advice=thought.action, greedy=thought.greedy, plan_score=thought.score, taken=record.taken,
+        action=action,
         reward=record.reward, score=record.score, ended=record.ended, seconds=thought.seconds,
         planner=thought.config, context=len(thought.memory) + 1,
         tree=_tree(thought, paths, order, decoded[1 + before :]), hindsight=tuple(looks_back),
         trace=trace_of(history), oldest=history.oldest, newest=history.newest, recorded=record.course.recorded,
     )  # fmt: skip
+
+
+def dream_start(record: Record, longest: int) -> Start:
+    """Where a dream of ``record`` begins: at most ``longest`` frames of the real game up to it; elsewhere its own."""
+    course = record.course
+    log = course.log[max(record.step + 1 - longest, 0) : record.step] if isinstance(course.world, RealWorld) else []
+    frames = [*(frame.array() for frame, _, _ in log), record.frame.array()]
+    return Start(np.stack(frames), np.array([action for _, action, _ in log], dtype=np.int64))
 
 
 def trace_of(history: History) -> Trace:

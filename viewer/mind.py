@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -120,6 +121,16 @@ class Mind:
             self.agent, config, tokens, memory, int(plan.actions[0]), float(plan.scores[0]), plan.q[0],
             plan.spread[0], tuple(candidates), nodes, seconds,
         )  # fmt: skip
+
+
+def fitting(agent: Agent, chosen: Mapping[str, Any]) -> PlannerConfig:
+    """The agent's own way to plan, or beam search where it has none, changed as the person chose."""
+    own = agent.planning.planner
+    longest = agent.longest_context(replace(own, name="none"))
+    if own.name == "none" or own.horizon == 0:
+        own = replace(own, name="beam", width=max(own.width, 2), horizon=max(own.horizon, 1))
+    config = replace(own, **chosen)
+    return replace(config, horizon=min(config.horizon, longest - 1))
 
 
 def make_context(agent: Agent, game: str, memory: Memory, tokens: NDArray[np.int64]) -> Context:

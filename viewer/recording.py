@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from jowa.data.store import EpisodeStore
 from jowa.env.atari import AtariOptions
 from jowa.errors import UsageError
+from jowa.viewer.export import STICKIES
 from jowa.viewer.worlds import MomentsEnv, Outcome, Sight, in_grey
 
 BLOCK = 64
@@ -59,8 +61,9 @@ class ReplayWorld:
         self._store, self._offset, self._at = store, info.offset, 0
         self._block: tuple[int, NDArray[np.uint8]] = (0, np.zeros((0, 84, 84), np.uint8))
         self.actions, self.rewards = store.read_scalars(self.game, info.offset, info.offset + info.length)
-        known = store.attributes.get("recording", {}).get(self.game, {}).get("sticky")
-        self._rerun = self._played_again(info.seed, STICKY if known is None else (float(known),))
+        recorded = store.attributes.get("recording", {}).get(self.game, {}).get("sticky")
+        known = [*([] if recorded is None else [recorded]), *store.attributes.get(STICKIES, ())]
+        self._rerun = self._played_again(info.seed, known or STICKY)
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -116,10 +119,10 @@ class ReplayWorld:
             self._block = start, frames
         return frames[first - start : stop - start].copy()
 
-    def _played_again(self, seed: int, tries: tuple[float, ...]) -> Rerun | None:
+    def _played_again(self, seed: int, tries: Iterable[float]) -> Rerun | None:
         """The game that shows the recorded frames when it is played again, with one of ``tries`` as sticky actions."""
         for sticky in tries:
-            rerun = Rerun(self.game, seed, self.actions, sticky)
+            rerun = Rerun(self.game, seed, self.actions, float(sticky))
             recorded = self.frames(0, min(BLOCK, len(self)))
             seen = (_sight_of(rerun, step) for step in range(len(recorded)))
             if all(sight is not None and np.array_equal(sight.frame, recorded[step])

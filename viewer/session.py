@@ -39,6 +39,7 @@ class Session:
         self._due = 0.0
         self._next_shown, self._stale = 0.0, False
         self._decided: deque[float] = deque()
+        self._since: float | None = None
         self._closing = threading.Event()
 
     @property
@@ -62,6 +63,12 @@ class Session:
         """Put ``commands`` into the queue; returns at once."""
         for command in commands:
             self._commands.put(command)
+
+    @property
+    def working(self) -> float:
+        """Seconds that what is under way has taken so far; 0: nothing is."""
+        since = self._since
+        return 0.0 if since is None else time.monotonic() - since
 
     @property
     def idle(self) -> bool:
@@ -88,13 +95,13 @@ class Session:
             self._play.forget()
 
     def _obey_and_decide(self) -> None:
-        self._attempt("Starting", self._play.begin)
+        self._attempt("Starting", self._play.begin, pause=True)
         self._show()
         while not self._closing.is_set():
             try:
                 command = self._next_command()
             except queue.Empty:
-                self._attempt("Playing", self._decide_next)
+                self._attempt("Playing", self._decide_next, pause=True)  # it would fail again and again
                 continue
             if isinstance(command, told.Quit):
                 return
@@ -120,8 +127,9 @@ class Session:
         wait = self._due - time.monotonic()
         return self._commands.get(timeout=wait) if wait > 0 else self._commands.get_nowait()
 
-    def _attempt(self, title: str, action: Callable[[], object]) -> None:
-        """Do it; a failure becomes an event, pauses, and leaves everything else as it was."""
+    def _attempt(self, title: str, action: Callable[[], object], pause: bool = False) -> None:
+        """Do it; a failure becomes an event, and leaves everything else as it was, or pauses."""
+        self._since = time.monotonic()
         try:
             action()
             return
@@ -132,7 +140,9 @@ class Session:
         except Exception as error:
             LOG.exception("fault in the viewer")
             text = f"a fault in the viewer ({type(error).__name__}: {error}); the log has the details"
-        self._play.tell(busy=None, running=False)
+        finally:
+            self._since = None
+        self._play.tell(busy=None, running=self._play.state.running and not pause)
         self._emit(Failed(title, text[:1].upper() + text[1:]))
 
     def _decide_next(self) -> None:
@@ -184,6 +194,9 @@ class Session:
             case told.GoTo(index):
                 play.tell(running=False)
                 play.look_at(index)
+            case told.Find(what, forward):
+                play.tell(running=False)
+                play.find(what, forward)
             case told.SetSpeed(speed):
                 self._due = 0.0
                 play.tell(speed=speed)
@@ -193,7 +206,8 @@ class Session:
                 play.tell(busy=None)
             case told.Press(action):
                 play.pressed = action
-                return
+                if play.state.running:
+                    return  # it will be seen in what follows
             case told.AskDistributions(wanted):
                 play.wants_distributions = wanted
             case _:
@@ -210,5 +224,6 @@ _TITLES: dict[type[Command], str] = {
     told.SaveEpisode: "The episode was not saved",
     told.ExportMoment: "The decision was not exported",
     told.SetGame: "The game cannot be played",
+    told.Jump: "The mode cannot be entered",
     told.SetMode: "The mode cannot be entered",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,6 +37,7 @@ SHORTCUTS = (
     Shortcut("save_episode", "Save episode for &training…", ("Ctrl+S",), "&File"),
     Shortcut("export", "&Export this decision…", ("Ctrl+J",), "&File"),
     Shortcut("screenshot", "Screens&hot…", ("Ctrl+P",), "&File"),
+    Shortcut("copy", "Cop&y picture", ("Ctrl+C",), "&File"),
     Shortcut("record", "Re&cord film…", ("Ctrl+R",), "&File", checkable=True),
     Shortcut("quit", "&Quit", ("Ctrl+Q",), "&File"),
     Shortcut("run", "&Play or pause", ("Space", "P"), "&Play", game_keys=True),
@@ -43,6 +45,10 @@ SHORTCUTS = (
     Shortcut("back", "Step &back", ("Left", ","), "&Play", game_keys=True),
     Shortcut("oldest", "&Oldest moment", ("Home",), "&Play"),
     Shortcut("newest", "&Newest moment", ("End",), "&Play"),
+    Shortcut("next_changed", "Next &change by planning", ("Shift+Right",), "&Play"),
+    Shortcut("last_changed", "Pre&vious change by planning", ("Shift+Left",), "&Play"),
+    Shortcut("next_reward", "Next re&ward", ("Ctrl+Right",), "&Play"),
+    Shortcut("last_reward", "Previous &reward", ("Ctrl+Left",), "&Play"),
     Shortcut("reset", "New &episode", ("R",), "&Play"),
     Shortcut("again", "Same episode &again", ("Shift+R",), "&Play"),
     Shortcut("faster", "&Faster", ("+", "="), "&Play"),
@@ -76,23 +82,26 @@ SHORTCUTS = (
     Shortcut("distributions", "Value &distributions", ("D",), "&View", checkable=True),
     Shortcut("square", "S&quare pixels", ("Q",), "&View", checkable=True),
     Shortcut("light", "Li&ght theme", ("L",), "&View", checkable=True),
+    Shortcut("full_screen", "&Full screen", ("F11",), "&View", checkable=True),
     Shortcut("timeline", "Go to the time&line", ("4",), "&View"),
     Shortcut("controls", "Go to the &controls", ("F2",), "&View"),
     Shortcut("sheet", "&Keyboard shortcuts", ("F1", "?"), "&Help"),
 )
 MENUS = tuple(dict.fromkeys(shortcut.menu for shortcut in SHORTCUTS))
 ELSEWHERE = (
-    ("While you play", (("Arrow keys", "move the stick"), ("Space or X", "the button"))),
+    ("While you play", (("Arrow keys", "Move the stick"), ("Space or X", "Press the button"))),
     ("In plans, tree, timeline", (
-        ("1, 2, 4 or Tab", "go there"), ("Arrow keys", "walk"), ("Page Up, Page Down", "walk on"),
-        ("Enter", "pin a frame, or let go"), ("Esc", "leave"),
+        ("1, 2, 4 or Tab", "Go there"), ("Arrow keys", "Walk"), ("Page Up, Page Down", "Walk on"),
+        ("Enter", "Pin a frame, or let go"), ("Esc", "Leave"),
     )),
     ("On buttons and fields", (
-        ("Tab or Shift+Tab", "to the next or back"), ("Space", "press"), ("Up or Down", "change"),
+        ("Tab or Shift+Tab", "To the next, or back"), ("Space", "Press"), ("Up or Down", "Change"),
     )),
 )  # fmt: skip
 """Keys that are no actions of the window, by where they work."""
 COLUMNS = 3
+Group = tuple[str, Sequence[tuple[str, str]]]
+"""A heading, and keys with what they do."""
 
 
 def plain(text: str) -> str:
@@ -108,30 +117,38 @@ class ShortcutSheet(QDialog):
         self.setWindowTitle("Keyboard shortcuts")
         outer = QVBoxLayout(self)
         outer.setContentsMargins(*[2 * theme.MARGIN] * 4)
+        outer.setSpacing(2 * theme.MARGIN)
         columns = QHBoxLayout()
         columns.setSpacing(8 * theme.UNIT)
         outer.addLayout(columns)
-        groups: list[tuple[str, Sequence[tuple[str, str]]]] = [
+        groups: list[Group] = [
             (menu.replace("&", ""), [(" or ".join(s.keys), plain(s.text)) for s in SHORTCUTS if s.menu == menu])
             for menu in MENUS
         ]
         groups += ELSEWHERE
-        share = sum(len(rows) + 2 for _, rows in groups) / COLUMNS
-        used = share
-        for title, rows in groups:
-            if used + len(rows) / 2 > share:
-                grid, used = QGridLayout(), 0.0
-                grid.setHorizontalSpacing(theme.MARGIN)
-                grid.setVerticalSpacing(theme.UNIT)
-                column = QVBoxLayout()
-                column.addLayout(grid)
-                column.addStretch(1)
-                columns.addLayout(column)
-            used += len(rows) + 2
-            _add_group(grid, title, rows)
+        for part in _evenly(groups):
+            grid = QGridLayout()
+            grid.setHorizontalSpacing(theme.MARGIN)
+            grid.setVerticalSpacing(theme.UNIT // 2)
+            column = QVBoxLayout()
+            column.addLayout(grid)
+            column.addStretch(1)
+            columns.addLayout(column)
+            for title, rows in part:
+                _add_group(grid, title, rows)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
         buttons.rejected.connect(self.reject)
         outer.addWidget(buttons)
+
+
+def _evenly(groups: list[Group]) -> list[list[Group]]:
+    """``groups`` in :data:`COLUMNS` columns, in their order, so that the longest is as short as can be."""
+
+    def columns(cuts: tuple[int, ...]) -> list[list[Group]]:
+        return [groups[first:stop] for first, stop in itertools.pairwise((0, *cuts, len(groups)))]
+
+    every = map(columns, itertools.combinations(range(1, len(groups)), COLUMNS - 1))
+    return min(every, key=lambda parts: max(sum(len(rows) + 2 for _, rows in part) for part in parts))
 
 
 def _add_group(grid: QGridLayout, title: str, rows: Sequence[tuple[str, str]]) -> None:

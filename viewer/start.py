@@ -40,6 +40,10 @@ class Options:
     """MCTS: simulations a decision."""
     seed: int | None = None
     """Of the first episode."""
+    recording: Path | None = None
+    """A recorded session or data set to replay instead of playing; --game and --episode choose from it."""
+    episode: int = 0
+    """Which episode of --recording, from 0."""
     theme: Literal["dark", "light"] | None = None
     """Colours; default: as last time, at first dark."""
     size: tuple[int, int] = (1280, 800)
@@ -68,6 +72,8 @@ class Options:
             )
         if self.seed is not None and self.seed < 0:
             raise UsageError(f"seed is {self.seed}: expected at least 0")
+        if self.episode and self.recording is None:
+            raise UsageError("--episode chooses from a recording: name one with --recording")
 
     @property
     def windowless(self) -> bool:
@@ -162,6 +168,8 @@ def open_window(options: Options, settings: Any, agent: str | None) -> Any:
         session.send(told.SetPlanner(tuple(given.items())))
     if agent is not None:
         session.send(told.LoadAgent(agent, own_game=options.game is None))
+    if options.recording is not None:
+        session.send(told.OpenRecording(options.recording, options.game, options.episode))
     session.start()
     return window
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from PyQt6.QtCore import QEvent, QObject, QSettings, Qt, QTimer
-from PyQt6.QtGui import QAction, QCloseEvent, QKeyEvent, QKeySequence
+from PyQt6.QtGui import QAction, QCloseEvent, QDragEnterEvent, QDropEvent, QKeyEvent, QKeySequence
 from PyQt6.QtWidgets import (
     QAbstractButton,
     QApplication,
@@ -31,7 +31,7 @@ from jowa.viewer.controls import SPEEDS, Controls, agent_name, speed_index
 from jowa.viewer.empty import EmptyState
 from jowa.viewer.events import Failed, Moment, Notice, State
 from jowa.viewer.feed import Feed
-from jowa.viewer.files import FileDialogs
+from jowa.viewer.files import FileDialogs, folder_in
 from jowa.viewer.joystick import KEYS, action_of
 from jowa.viewer.panels.agent_view import AgentView
 from jowa.viewer.panels.critic import CriticPanel
@@ -46,6 +46,8 @@ from jowa.viewer.settings import remember
 from jowa.viewer.shortcuts import GAME_KEYS, MENUS, SHORTCUTS, ShortcutSheet, plain
 
 SIZE = (1280, 800)
+PATIENCE = 1.0
+"""Seconds that a decision may take before the window says that it is under way."""
 
 
 class Window(QMainWindow):
@@ -56,6 +58,9 @@ class Window(QMainWindow):
 
     def __init__(self, session: Session, settings: QSettings) -> None:
         super().__init__()
+        self.setAcceptDrops(True)
+        name = settings.value("window/theme", "dark")
+        theme.apply(name if name in theme.THEMES else "dark")  # before there are widgets: they measure its type
         self.session, self.settings = session, settings
         self.feed = Feed(session)
         self.dialog: QMessageBox | None = None
@@ -80,8 +85,16 @@ class Window(QMainWindow):
         assert application is not None
         application.installEventFilter(self)
         self.setWindowTitle("JOWA viewer")
+        self._standing = ""
+        self._clock = QTimer(self)
+        self._clock.timeout.connect(self._show_standing)
+        self._clock.start(250)
         self._restore()
         self._show_state(session.state)
+        # The window itself has the keys until Tab leads to a control: Qt would give them to the first button, and the
+        # first Space would press that instead of playing.  A click on anything that takes no keys gives them back.
+        self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
+        self.setFocus()
 
     # Making
 
@@ -108,16 +121,18 @@ class Window(QMainWindow):
             "step": told.Step, "back": told.Back, "demo": lambda: told.LoadAgent(DEMO),
             "oldest": lambda: told.Seek(0) if self.session.state.mode == "replay" else told.GoTo(0),
             "newest": lambda: told.Seek() if self.session.state.mode == "replay" else told.GoTo(),
+            "next_changed": lambda: told.Find("changed"), "last_changed": lambda: told.Find("changed", False),
+            "next_reward": lambda: told.Find("reward"), "last_reward": lambda: told.Find("reward", False),
             "reset": told.Reset, "again": lambda: told.Reset(self.session.state.seed),
             "mode_play": lambda: told.SetMode("play"), "mode_take_over": lambda: told.SetMode("take over"),
             "mode_dream": lambda: told.SetMode("dream"),
-            "dream": lambda: told.SetMode("play" if self.session.state.mode == "dream" else "dream"),
+            "dream": told.Jump,
             "person": lambda: told.SetPerson(not self.session.state.person),
             "planner_none": lambda: told.SetPlanner.to(name="none"),
             "planner_beam": lambda: told.SetPlanner.to(name="beam"),
             "planner_mcts": lambda: told.SetPlanner.to(name="mcts"),
-            "wider": lambda: self._change("width", 1), "narrower": lambda: self._change("width", -1),
-            "deeper": lambda: self._change("horizon", 1), "shallower": lambda: self._change("horizon", -1),
+            "wider": lambda: told.Adjust("width", 1), "narrower": lambda: told.Adjust("width", -1),
+            "deeper": lambda: told.Adjust("horizon", 1), "shallower": lambda: told.Adjust("horizon", -1),
             "ends": lambda: told.SetPlanner.to(respect_ends=not self.session.state.planner.respect_ends),
             "faster": lambda: self._speed(1), "slower": lambda: self._speed(-1),
         }  # fmt: skip
@@ -133,16 +148,12 @@ class Window(QMainWindow):
             "distributions": lambda: self.critic.toggle.toggle(),
             "square": lambda: self.game.set_square_pixels(self.actions_["square"].isChecked()),
             "light": lambda: theme.apply("light" if self.actions_["light"].isChecked() else "dark"),
+            "full_screen": lambda: self.setWindowState(self.windowState() ^ Qt.WindowState.WindowFullScreen),
             "timeline": lambda: self.timeline.strip.setFocus(Qt.FocusReason.ShortcutFocusReason),
             "controls": lambda: self.controls.modes["play"].setFocus(Qt.FocusReason.ShortcutFocusReason),
             "sheet": lambda: ShortcutSheet(self).open(),
             "quit": lambda: self.close(),
         }.get(name, lambda: self.files.do(name))
-
-    def _change(self, name: str, by: int) -> told.Command:
-        state = self.session.state
-        most = 18 if name == "width" else state.longest_context - 1
-        return told.SetPlanner.to(**{name: min(max(getattr(state.planner, name) + by, 1), most)})
 
     def _speed(self, by: int) -> told.Command:
         index = min(max(speed_index(self.session.state.speed) + by, 0), len(SPEEDS) - 1)
@@ -209,8 +220,6 @@ class Window(QMainWindow):
                 splitter.restoreState(saved)
         if saved := self.settings.value("window/geometry"):
             self.restoreGeometry(saved)
-        name = self.settings.value("window/theme", "dark")
-        theme.apply(name if name in theme.THEMES else "dark")
         self.actions_["light"].setChecked(theme.colours().name == "light")
         square = str(self.settings.value("window/square")).lower() == "true"
         self.actions_["square"].setChecked(square)
@@ -253,7 +262,15 @@ class Window(QMainWindow):
             "replay": state.recording or "",
         }[state.mode]
         parts = [state.busy or what, agent_name(state.agent)] if state.agent else [state.busy or "no agent yet"]
-        self.standing.setText("  ·  ".join(filter(None, parts)))
+        self._standing = "  ·  ".join(filter(None, parts))
+        self._show_standing()
+
+    def _show_standing(self) -> None:
+        """What goes on, and for how long what lets one wait has been under way."""
+        seconds = self.session.working
+        waiting = f"thinking for {seconds:.0f} s  ·  " if seconds > PATIENCE and not self.session.state.busy else ""
+        if self.standing.text() != (text := waiting + self._standing):
+            self.standing.setText(text)
 
     def _free_game_keys(self, person: bool) -> None:
         """While the person plays, the joystick's keys are the game's."""
@@ -295,6 +312,8 @@ class Window(QMainWindow):
         if event is None or not self.isActiveWindow():
             return False
         kind = event.type()
+        if kind != QEvent.Type.KeyRelease and QApplication.activePopupWidget() is not None:
+            return False  # in menus and lists keys are theirs, but what is let go there is let go
         if not self.session.state.person:
             pressed = kind == QEvent.Type.ShortcutOverride and isinstance(watched, QAbstractButton | QComboBox)
             if pressed and isinstance(event, QKeyEvent) and event.key() == Qt.Key.Key_Space:
@@ -320,6 +339,19 @@ class Window(QMainWindow):
         if event is not None and event.type() == QEvent.Type.ActivationChange and self._held:
             self._held.clear()
             self.session.send(told.Press(0))
+        if event is not None and event.type() == QEvent.Type.WindowStateChange:
+            self.actions_["full_screen"].setChecked(self.isFullScreen())
+
+    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:
+        """A folder may be dropped: an agent, or a recording."""
+        if event is not None and folder_in(event.mimeData()) is not None:
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent | None) -> None:
+        """Open what was dropped."""
+        folder = None if event is None else folder_in(event.mimeData())
+        if folder is not None:
+            self.files.open_dropped(folder)
 
     def _wait_for_films(self) -> None:
         """Close as soon as the films are written; the session may go on meanwhile, its moments are no longer filmed."""

@@ -89,7 +89,7 @@ class RealWorld:
     """The Atari game."""
 
     def __init__(self, game: str, sticky: float) -> None:
-        self.game = game
+        self.game, self.sticky = game, sticky
         self._env = MomentsEnv(game, AtariOptions(sticky))
 
     def begin(self, seed: int) -> Sight:

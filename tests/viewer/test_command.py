@@ -74,11 +74,28 @@ def test_headless_renders_a_film(agent: Agent, tmp_path: Path, kind: str) -> Non
         assert np.abs(frames[0].astype(int) - frames[-1]).max() > 50
 
 
+@pytest.mark.slow
+def test_a_recording_is_filmed(agent: Agent, tmp_path: Path, sprite_store: Path) -> None:
+    from PIL import Image
+
+    agent.save(tmp_path / "agent")
+    out = tmp_path / "clip.gif"
+    named = ("--recording", str(sprite_store), "--game", "Breakout", "--episode", "1")
+    ended = viewer("--headless", "--agent", str(tmp_path / "agent"), "--out", str(out), "--steps", "3", *named)
+    assert ended.returncode == 0, ended.stderr
+    with Image.open(out) as film:
+        assert film.n_frames >= 2
+    ended = viewer("--headless", "--agent", str(tmp_path / "agent"), "--out", str(out), "--recording", str(tmp_path))
+    assert ended.returncode in (1, 2) and "recording cannot be opened" in ended.stderr
+
+
 def test_a_film_of_an_unknown_kind_or_of_nobody_is_refused(tmp_path: Path) -> None:
     for arguments, words in (
         (["--headless", "--steps", "0"], "steps 0"),
         (["--game", "Tetris"], "unknown game"),
+        (["--episode", "2"], "--recording"),
         (["--headless", "--agent", str(tmp_path), "--out", "clip.avi"], ".mp4 or .gif"),
+        (["--headless", "--agent", str(tmp_path), "--out", str(tmp_path / "clip.gif")], "jowa.train"),
     ):
         ended = viewer(*arguments)
         assert ended.returncode in (1, 2) and words in ended.stderr, ended.stderr

@@ -14,8 +14,10 @@ import pytest
 pytest.importorskip("PyQt6.QtWidgets")
 pytest.importorskip("pyqtgraph")
 
-from PyQt6.QtCore import Qt
-from PyQt6.QtWidgets import QDialog, QInputDialog, QLabel, QProgressDialog, QPushButton
+from PIL import Image
+from PyQt6.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
+from PyQt6.QtGui import QColor, QDragEnterEvent, QDropEvent
+from PyQt6.QtWidgets import QApplication, QDialog, QInputDialog, QLabel, QProgressDialog, QPushButton
 from pytestqt.qtbot import QtBot
 
 from jowa import hub
@@ -103,8 +105,6 @@ def test_without_an_agent_it_says_what_to_do(open_window: Open, qtbot: QtBot, ag
 def test_screenshot_export_and_film(
     open_window: Open, settled: Settled, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from PIL import Image
-
     window = open_window()
     for action, name in (("screenshot", "shot.png"), ("export", "decision.json"), ("record", "film.gif")):
         monkeypatch.setattr(FileDialogs, "ask", lambda *_, name=name, **__: tmp_path / name)
@@ -206,6 +206,46 @@ def test_a_film_that_cannot_be_written_gives_a_dialog(
     qtbot.waitUntil(lambda: window.dialog is not None, timeout=20_000)
     assert window.dialog.text() == "The film was not written" and "disk is full" in window.dialog.informativeText()
     window.dialog.close()
+
+
+def test_folders_are_dropped_on_the_window(
+    open_window: Open, settled: Settled, qtbot: QtBot, agent: Agent, tmp_path: Path, sprite_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    window = open_window()
+    agent.save(tmp_path / "agent")
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+
+    def drop(path: Path) -> bool:
+        mime = QMimeData()
+        mime.setUrls([QUrl.fromLocalFile(str(path))])
+        enter = QDragEnterEvent(QPoint(9, 9), Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton,
+                                Qt.KeyboardModifier.NoModifier)  # fmt: skip
+        enter.ignore()
+        QApplication.sendEvent(window, enter)
+        window.dropEvent(QDropEvent(QPointF(9, 9), Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton,
+                                    Qt.KeyboardModifier.NoModifier))  # fmt: skip
+        settled(window)
+        return enter.isAccepted()
+
+    assert drop(tmp_path / "agent") and window.session.state.agent == str(tmp_path / "agent")
+    monkeypatch.setattr(QInputDialog, "getItem", lambda *arguments: (arguments[3][1], True))
+    assert drop(sprite_store) and window.session.state.mode == "replay"
+    assert not drop(tmp_path / "file") and window.dialog is None
+    assert drop(tmp_path / "empty")
+    qtbot.waitUntil(lambda: window.dialog is not None)
+    assert "jowa.train" in window.dialog.informativeText() and window.session.state.mode == "replay"
+
+
+def test_pictures_in_256_colours_keep_the_grounds_exactly(open_window: Open) -> None:
+    window = open_window()
+    picture = keep.picture_of(window)
+    small = np.asarray(keep.in_256_colours(Image.fromarray(picture)).convert("RGB"))
+    ground = QColor(theme.colours().surface).getRgb()[:3]
+    where = (picture == ground).all(2)
+    assert where.mean() > 0.2 and (small[where] == ground).all()
+    assert np.abs(small.astype(int) - picture).mean() < 1 and len(np.unique(small.reshape(-1, 3), axis=0)) <= 256
 
 
 def test_gifs_keep_their_colours_as_long_as_they_fit() -> None:

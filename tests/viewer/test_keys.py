@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,6 +49,8 @@ KEYS = [
     ("D", lambda w: w.critic.found is not None and w.critic.found.index == 0),
     ("Q", lambda w: w.game.square_pixels),
     ("L", lambda w: theme.colours().name == "light"),
+    ("F11", lambda w: w.isFullScreen() and w.actions_["full_screen"].isChecked()),
+    ("Ctrl+C", lambda w: QApplication.clipboard().pixmap().size() == w.grab().size()),
     ("F1", lambda w: bool(w.findChildren(ShortcutSheet))),
     ("F2", lambda w: QApplication.focusWidget() is w.controls.modes["play"]),
     ("1", lambda w: QApplication.focusWidget() is w.plans.sheet),
@@ -77,6 +80,11 @@ def test_every_action_has_its_own_keys_and_stands_in_the_sheet(open_window: Open
         assert len(letters) == len(set(letters)), menu
 
 
+def test_the_sheet_fits_a_small_screen(open_window: Open) -> None:
+    hint = ShortcutSheet(open_window(None)).sizeHint()
+    assert hint.width() <= 1200 and hint.height() <= 690
+
+
 def test_tab_reaches_every_control(open_window: Open, qtbot: QtBot) -> None:
     window = open_window()
     window.activateWindow()
@@ -102,6 +110,7 @@ def test_the_person_plays_with_the_arrow_keys(open_window: Open, settled: Settle
     qtbot.keyPress(window, Qt.Key.Key_Space)
     settled(window)
     assert window.feed.latest.index == 0  # they are the game's keys now
+    assert window.game.action.text() == "right fire" and "advice" in window.game.aside.text()
     qtbot.keyClick(window, Qt.Key.Key_Period)
     settled(window)
     qtbot.keyRelease(window, Qt.Key.Key_Right)
@@ -116,12 +125,47 @@ def test_the_person_plays_with_the_arrow_keys(open_window: Open, settled: Settle
     assert window.feed.latest.index == 0
 
 
+def test_menus_keep_the_arrow_keys_while_the_person_plays(open_window: Open, settled: Settled, qtbot: QtBot) -> None:
+    window = open_window()
+    qtbot.keyClick(window, Qt.Key.Key_F6)
+    settled(window)
+    window.activateWindow()
+    menu = window.actions_["run"].associatedObjects()[0]
+    qtbot.keyPress(window, Qt.Key.Key_Left)
+    menu.popup(window.mapToGlobal(window.rect().center()))
+    qtbot.waitUntil(menu.isVisible)
+    before = menu.activeAction()
+    qtbot.keyClick(menu, Qt.Key.Key_Down)
+    assert menu.activeAction() is not before and window._held == {Qt.Key.Key_Left}
+    qtbot.keyRelease(menu, Qt.Key.Key_Left)
+    assert not window._held
+    menu.close()
+
+
 def test_keys_become_the_nearest_legal_action() -> None:
     up, right, left, space = Qt.Key.Key_Up, Qt.Key.Key_Right, Qt.Key.Key_Left, Qt.Key.Key_Space
     assert action_of([up, right, space], range(18)) == 14
     assert action_of([up, right, space], (0, 1, 3, 4, 11, 12)) == 11
     assert action_of([left, right], range(18)) == 0
     assert action_of([up], (0, 1, 3)) == 0 and action_of([], range(18)) == 0
+
+
+def test_keys_go_to_rewards_and_to_changes_by_planning(open_window: Open, settled: Settled, qtbot: QtBot) -> None:
+    window = open_window()
+    history = window.session._play.history
+    for _ in range(9):
+        qtbot.keyClick(window, Qt.Key.Key_Period)
+    settled(window)
+    for index in range(10):
+        record = history.get(index)
+        record.reward = {3: 1.0, 7: -1.0}.get(index, 0.0)
+        record.thought = replace(record.thought, action=record.thought.greedy + (index in (2, 6)))
+    for keys, index in (("Ctrl+Left", 7), ("Ctrl+Left", 3), ("Ctrl+Left", 3), ("Ctrl+Right", 7), ("Shift+Left", 6),
+                        ("Shift+Left", 2), ("Shift+Right", 6), ("Shift+Right", 6)):  # fmt: skip
+        qtbot.keySequence(window, QKeySequence(keys))
+        settled(window)
+        assert window.feed.latest.index == index, keys
+    assert "change by planning" in window.status.currentMessage()
 
 
 def test_modes_keep_the_episode(open_window: Open, settled: Settled, qtbot: QtBot) -> None:
@@ -185,6 +229,19 @@ def test_what_the_planner_does_not_use_is_off_in_menus_too(open_window: Open, se
         assert {name for name in names if not window.actions_[f"field_{name}"].isEnabled()} == off
 
 
+def test_space_plays_until_tab_leads_to_a_control(open_window: Open, settled: Settled, qtbot: QtBot) -> None:
+    window = open_window()
+    window.activateWindow()
+    qtbot.waitUntil(lambda: QApplication.focusWidget() is window)
+    qtbot.keyClick(QApplication.focusWidget(), Qt.Key.Key_Space)
+    settled(window)
+    assert window.session.state.running
+    qtbot.keyClick(window, Qt.Key.Key_Tab)
+    assert QApplication.focusWidget() is window.controls.modes["play"]
+    qtbot.mouseClick(window, Qt.MouseButton.LeftButton, pos=window.rect().bottomLeft())
+    assert QApplication.focusWidget() is window
+
+
 def test_space_presses_the_button_that_tab_led_to(open_window: Open, settled: Settled, qtbot: QtBot) -> None:
     window = open_window()
     window.activateWindow()
@@ -197,9 +254,7 @@ def test_space_presses_the_button_that_tab_led_to(open_window: Open, settled: Se
     settled(window)
     assert not window.session.state.planner.respect_ends
     qtbot.mouseClick(window.controls.transport["back"], Qt.MouseButton.LeftButton)
-    assert QApplication.focusWidget() is window.controls.ends  # what was clicked does not take the keys
-    qtbot.keyClick(window.controls.ends, Qt.Key.Key_Escape)
-    window.setFocus()
+    assert QApplication.focusWidget() is window  # what was clicked does not take the keys
     qtbot.keyClick(window, Qt.Key.Key_Space)
     settled(window)
     assert window.session.state.running

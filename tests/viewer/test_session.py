@@ -106,7 +106,8 @@ def test_a_thousand_moments_are_remembered(drive: Drive) -> None:
 def test_the_person_plays_and_is_advised(drive: Drive) -> None:
     driver = drive(sticky=0.0)
     driver.moment(told.SetMode("take over"))
-    driver.session.send(told.Press(3))
+    held = driver.moment(told.Press(3))
+    assert (held.who, held.action, held.taken) == ("person", 3, None)  # before the step, not after it
     driver.moment(told.Step())
     assert driver.moment(told.Back()).taken == 3
     driver.session.send(told.GoTo(), told.Press(17))  # not legal in Pong
@@ -142,6 +143,21 @@ def test_a_dream_begins_here_and_the_game_waits(drive: Drive) -> None:
     assert np.array_equal(awake.screen, real.screen) and awake.advice == real.advice
 
 
+def test_who_takes_over_dreams_on_and_wakes_up_to_it(drive: Drive) -> None:
+    driver = drive()
+    driver.moment(told.SetMode("take over"))
+    driver.moment(told.Step())
+    assert driver.moment(told.Jump()).mode == "dream" and driver.session.state.person
+    driver.session.send(told.Press(3))
+    driver.moment(told.Step())
+    assert driver.moment(told.Back()).taken == 3
+    awake = driver.moment(told.Jump())
+    assert (awake.mode, awake.step) == ("take over", 1) and driver.session.state.person
+    driver.moment(told.SetMode("play"))
+    assert driver.moment(told.Jump()).mode == "dream" and not driver.session.state.person
+    assert driver.moment(told.Jump()).mode == "play" and not driver.session.state.person
+
+
 def test_a_recording_is_replayed_with_the_agents_view(drive: Drive, sprite_store: Path) -> None:
     driver = drive()
     real = driver.moment(told.Step())
@@ -151,6 +167,7 @@ def test_a_recording_is_replayed_with_the_agents_view(drive: Drive, sprite_store
         moment = driver.moment(told.Step())
         assert np.array_equal(moment.frame, recorded.frames[step]) and moment.reward == recorded.rewards[step - 1]
         assert moment.who == "recording" and moment.tree is not None
+        assert moment.action == recorded.actions[step] and moment.taken is None
     assert driver.moment(told.Back()).taken == recorded.actions[3]
     driver.session.send(told.SetMode("play"))
     awake = driver.wait(Moment, lambda moment: moment.mode == "play")
@@ -179,6 +196,17 @@ def test_any_moment_of_a_recording_is_reached(drive: Drive, sprite_store: Path) 
     assert "no recording" in driver.wait(Failed).text
 
 
+def test_rewards_of_a_recording_are_found(drive: Drive, sprite_store: Path) -> None:
+    driver = drive()
+    driver.moment(told.OpenRecording(sprite_store, "Pong", 0))
+    rewards = EpisodeStore.open(sprite_store).read_episode("Pong", 0).rewards
+    places = [step for step in range(1, len(rewards)) if rewards[step - 1]]
+    assert len(places) > 1
+    found = [driver.moment(told.Find("reward")).step for _ in places]
+    assert found == places
+    assert driver.moment(told.Find("reward", forward=False)).step == places[-2]
+
+
 def test_of_many_moments_asked_for_at_once_the_last_is_shown(drive: Drive, sprite_store: Path) -> None:
     driver = drive()
     driver.moment(told.OpenRecording(sprite_store, "Pong", 0))
@@ -192,9 +220,10 @@ def test_of_many_moments_asked_for_at_once_the_last_is_shown(drive: Drive, sprit
     assert shown == [11]
 
 
-def test_a_session_that_was_kept_is_replayed_in_colour(drive: Drive, tmp_path: Path) -> None:
-    driver = drive("Freeway")
-    played = [driver.first, *(driver.moment(told.Step()) for _ in range(8))]
+@pytest.mark.parametrize("sticky", [0.25, 0.6])
+def test_a_session_that_was_kept_is_replayed_in_colour(drive: Drive, tmp_path: Path, sticky: float) -> None:
+    driver = drive("Freeway", sticky=sticky)
+    played = [driver.first, *(driver.moment(told.Step()) for _ in range(20))]
     driver.session.send(told.SaveEpisode(tmp_path / "kept"))
     driver.wait(Notice)
     driver.moment(told.OpenRecording(tmp_path / "kept"))
@@ -244,6 +273,11 @@ def test_a_decision_is_exported(drive: Drive, tmp_path: Path) -> None:
     exported = json.loads((tmp_path / "moment.json").read_text())
     assert exported["advice"] == driver.first.advice and exported["planner"]["name"] == "beam"
     assert exported["tree"]["paths"][0]["rank"] == 0
+    for _ in range(3):
+        driver.moment(told.Step())
+    driver.session.send(told.ExportMoment(tmp_path / "moment.json", 1))  # pictured before the session went on
+    driver.wait(Notice)
+    assert json.loads((tmp_path / "moment.json").read_text())["index"] == 1
 
 
 def test_distributions_come_when_asked_for(drive: Drive) -> None:
@@ -261,8 +295,11 @@ def test_a_missing_agent_is_reported_and_the_session_lives(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     driver = drive()
-    driver.session.send(told.LoadAgent(source))
+    driver.session.send(told.SetSpeed(None), told.Run(), told.LoadAgent(source))
     failed = driver.wait(Failed)
+    assert driver.session.state.running  # what runs goes on
+    driver.wait(Moment, lambda moment: moment.index > 3)
+    driver.session.send(told.Pause(), told.GoTo(0))
     assert failed.title == "The agent cannot be used" and ("jowa.train" in failed.text or "hub" in failed.text)
     assert driver.moment(told.Step()).index == 1
 
@@ -277,10 +314,14 @@ def test_a_broken_agent_is_reported_and_the_session_lives(drive: Drive, agent: A
     assert driver.moment(told.Step()).index == 1
 
 
-def test_an_agent_is_loaded_into_an_empty_session(drive: Drive, agent: Agent, tmp_path: Path) -> None:
+def test_an_agent_is_loaded_into_an_empty_session(
+    drive: Drive, agent: Agent, tmp_path: Path, sprite_store: Path
+) -> None:
     agent.save(tmp_path / "run" / "agent")
     driver = drive(with_agent=False)
     driver.session.send(told.Run(), told.Step(), told.Back(), told.Reset(), told.SetMode("dream"))
+    driver.session.send(told.OpenRecording(sprite_store), told.Find("changed"))
+    assert "no agent" in driver.wait(Failed).text and driver.session.state.mode == "play"
     moment = driver.moment(told.LoadAgent(str(tmp_path / "run")))
     assert moment.step == 0 and driver.session.state.agent_games == ("Pong", "Freeway")
 
@@ -301,6 +342,7 @@ def test_an_episode_outlives_a_change_of_agent(drive: Drive, agent: Agent, tmp_p
         (told.SetPlanner.to(width=0), "These settings do not work"),
         (told.SetContext(0), "These settings do not work"),
         (told.OpenRecording(Path("nowhere")), "The recording cannot be opened"),
+        (told.Seek(3), "Not possible"),
         (told.SetMode("replay"), "The mode cannot be entered"),
         (told.SetGame("Tetris"), "The game cannot be played"),
         (told.SaveEpisode(Path("kept")), "The episode was not saved"),
@@ -313,6 +355,24 @@ def test_what_cannot_be_done_changes_nothing(drive: Drive, command: told.Command
     assert driver.wait(Failed).title == title
     driver.moment(told.Step())
     assert dataclasses.replace(driver.session.state, rate=0.0) == dataclasses.replace(before, rate=0.0)
+
+
+def test_steps_of_width_and_horizon_add_up_and_end(drive: Drive) -> None:
+    driver = drive()
+    driver.session.send(*[told.Adjust("width", 1)] * 3, *[told.Adjust("horizon", 1)] * 30)
+    driver.settle()
+    planner = driver.session.state.planner
+    assert (planner.width, planner.horizon) == (5, driver.session.state.longest_context - 1)
+    driver.session.send(*[told.Adjust("width", -1)] * 30, *[told.Adjust("horizon", -1)] * 30)
+    driver.settle()
+    assert (driver.session.state.planner.width, driver.session.state.planner.horizon) == (1, 1)
+
+
+def test_a_fault_while_playing_pauses_and_is_told(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = drive()
+    monkeypatch.setattr(driver.session._play, "advance", lambda *_: 1 / 0)
+    driver.session.send(told.Run())
+    assert "ZeroDivisionError" in driver.wait(Failed).text and not driver.session.state.running
 
 
 def test_pause_takes_effect_after_the_decision_under_way(drive: Drive, slow_agent: Agent) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 pytest.importorskip("PyQt6.QtWidgets")
 pytest.importorskip("pyqtgraph")
 
-from PyQt6.QtCore import QPoint, Qt, QTimer
+from PyQt6.QtCore import QPoint, QRect, Qt, QTimer
+from PyQt6.QtGui import QColor
 from PyQt6.QtWidgets import QWidget
 from pytestqt.qtbot import QtBot
 
@@ -39,6 +41,15 @@ def test_the_panels_show_the_moment(open_window: Open) -> None:
     assert len({spot.path for spot in window.plans.sheet.spots}) == len(moment.tree.paths)
     for panel in (window.game, window.agent_view, window.critic, window.value, window.timeline, window.plans):
         assert np.ptp(picture(panel).reshape(-1, 3).astype(int), 0).min() > 30, panel.title
+
+
+def test_a_dream_is_framed(open_window: Open, settled: Settled) -> None:
+    window = open_window()
+    dream = QColor(theme.colours().dream).getRgb()[:3]
+    assert not (picture(window.game.screen_view) == dream).all(2).any()
+    window.session.send(told.Jump())
+    settled(window)
+    assert (picture(window.game.screen_view) == dream).all(2).sum() > 500
 
 
 def test_transport_by_mouse(open_window: Open, settled: Settled, qtbot: QtBot) -> None:
@@ -115,6 +126,43 @@ def test_hovering_shows_a_frame_large_and_clicking_pins_it(open_window: Open, se
     window.session.send(told.SetPlanner.to(width=3))  # the same moment, but another tree
     settled(window)
     assert large.isHidden() and large.pinned is None
+
+
+def test_plans_fill_the_room_at_once_and_when_it_grows(open_window: Open, settled: Settled, qtbot: QtBot) -> None:
+    window = open_window()
+    settled(window)
+    sheet, area = window.plans.sheet, window.plans.area
+    first = sheet.side
+    assert sheet.minimumWidth() + sheet.side > area.width() or sheet.minimumHeight() + sheet.side > area.height()
+    window.resize(window.width() + 500, window.height() + 300)
+    qtbot.waitUntil(lambda: sheet.side > first + 50)
+    assert window.feed.latest.index == 0 and sheet.spots[0].place.width() == sheet.side
+
+
+def test_what_is_pointed_at_stays_in_sight(open_window: Open, settled: Settled, qtbot: QtBot) -> None:
+    window = open_window()
+    window.session.send(told.SetPlanner.to(name="beam", width=3, horizon=2))
+    settled(window)
+    sheet, large = window.plans.sheet, window.plans.large
+    for number, spot in enumerate(sheet.spots):
+        sheet.point(number)
+        corner = sheet.mapTo(window.plans, spot.place.topLeft().toPoint())
+        seen = QRect(corner, spot.place.size().toSize()).intersected(window.plans.rect())
+        hidden = large.geometry().intersected(seen)
+        assert large.isVisible() and hidden.width() * hidden.height() < 0.5 * seen.width() * seen.height()
+        assert window.plans.rect().contains(large.geometry())
+
+
+def test_bars_begin_at_zero_where_it_is_near(open_window: Open) -> None:
+    critic = open_window().critic
+    actions = np.flatnonzero(critic.moment.legal)
+    for q, low, high in (([0.5, 2.0], 0.0, None), ([-2.0, -0.5], None, 0.0), ([8.0, 9.0], None, None)):
+        values = np.resize(np.array(q, np.float32), 18)
+        critic.moment = replace(critic.moment, q=values, spread=np.zeros(18, np.float32))
+        found = critic._range(actions)
+        assert found[0] == low or (low is None and found[0] < min(q)), q
+        assert found[1] == high or (high is None and found[1] > max(q)), q
+        assert (found[0] <= 0 <= found[1]) == (q[0] != 8.0)
 
 
 @pytest.mark.parametrize("planner", ["beam", "mcts"])
@@ -197,6 +245,20 @@ def test_a_slow_planner_never_blocks_the_window(
     assert time.perf_counter() - start < 1.0
 
 
+def test_a_long_search_is_told(
+    open_window: Open, slow_agent: Agent, settled: Settled, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = open_window(slow_agent)
+    settled(window)
+    qtbot.waitUntil(lambda: window.standing.text().startswith("the agent plays"))
+    monkeypatch.setattr(type(slow_agent), "seconds", 3.0)
+    window.session.send(told.Step())
+    qtbot.waitUntil(lambda: window.standing.text().startswith("thinking for"))
+    monkeypatch.setattr(type(slow_agent), "enough", True)
+    settled(window)
+    qtbot.waitUntil(lambda: window.standing.text().startswith("the agent plays"))
+
+
 def test_a_fast_agent_cannot_flood_the_window(open_window: Open, qtbot: QtBot) -> None:
     window = open_window()
     drawn = []
@@ -223,6 +285,7 @@ def test_text_has_contrast() -> None:
 
 def test_nothing_is_wider_than_a_small_screen(open_window: Open, settled: Settled) -> None:
     window = open_window()
+    window.session._play.tell(agent="runs/an-agent-with-a-name-that-somebody-made-long/agent", game="MontezumaRevenge")
     window.session.send(told.SetPlanner.to(name="mcts", simulations=30), told.Step())
     settled(window)
     hint = window.minimumSizeHint()

@@ -14,7 +14,9 @@ from jowa.viewer.feed import Feed
 from jowa.viewer.panels.panel import Canvas, Panel, short, spoken
 
 NAME, NUMBER, AXIS, LEGEND = 138, 52, 20, 20
-MOST_ROW = 34.0
+MOST_ROW, ROOMY = 56.0, 24.0
+TAIL = 0.005
+"""Share of a distribution at either end that need not be in sight."""
 
 
 class CriticPanel(Panel):
@@ -55,7 +57,7 @@ class CriticPanel(Panel):
         if moment.planner.name == "none" or moment.planner.depth == 0:
             self.aside.setText("greedy play")
         elif moment.changed:
-            self.aside.setText(f'<span style="color: {theme.colours().greedy}">planning changed the choice</span>')
+            self.aside.setText(f'<span style="color: {theme.colours().greedy}">planning disagrees</span>')
         else:
             self.aside.setText("planning agrees")
         q = moment.q
@@ -73,17 +75,19 @@ class CriticPanel(Panel):
             return
         actions = np.flatnonzero(self.moment.legal)
         area = place.adjusted(0, 0, 0, -AXIS - LEGEND)
-        row = min(area.height() / len(actions), MOST_ROW)
         spread = self._spread_out
+        # Where rows are low, each distribution rises into the row above, or nothing could be seen of it.
+        rise = 1.0 if spread and area.height() / len(actions) < ROOMY else 0.0
+        row = min(area.height() / (len(actions) + rise), MOST_ROW)
         low, high = self._range(actions)
-        span = QRectF(NAME, 0, place.width() - NAME - NUMBER, row * len(actions))
+        span = QRectF(NAME, 0, place.width() - NAME - NUMBER, row * (len(actions) + rise))
         self._axis(painter, span, low, high)
         for number, action in enumerate(actions.tolist()):
-            line = QRectF(0, number * row, place.width(), row)
+            line = QRectF(0, (number + rise) * row, place.width(), row)
             self._names(painter, line, action)
             bar = QRectF(span.left(), line.top(), span.width(), row)
             if spread:
-                self._ridge(painter, bar, action, low, high)
+                self._ridge(painter, bar.adjusted(0, -rise * row, 0, 0), action, low, high)
             else:
                 self._bar(painter, bar, action, low, high)
         self._legend(painter, QRectF(0, span.bottom() + AXIS, place.width(), LEGEND))
@@ -92,13 +96,16 @@ class CriticPanel(Panel):
         assert self.moment is not None
         if self._spread_out:
             assert self.found is not None
-            seen = self.found.probabilities[:, actions].max((0, 1)) > 0.002
-            atoms = self.found.atoms[seen] if seen.any() else self.found.atoms
-            return float(atoms[0]), float(atoms[-1]) + 1e-6
+            below = self.found.probabilities[:, actions].mean(0).cumsum(1)
+            atoms = self.found.atoms[((below > TAIL) & (below < 1 - TAIL)).any(0)]
+            step = float(self.found.atoms[1] - self.found.atoms[0])
+            return (float(atoms[0]) - step, float(atoms[-1]) + 2 * step) if len(atoms) else (-step, step)
         q, spread = self.moment.q[actions], self.moment.spread[actions]
         low, high = float((q - spread).min()), float((q + spread).max())
         room = max((high - low) * 0.12, 0.02)
-        return low - room, high + room
+        low, high = low - room, high + room
+        near = max(low, -high) < (high - low) / 2  # then the bars begin at zero, and their lengths can be compared
+        return (min(low, 0.0), max(high, 0.0)) if near else (low, high)
 
     def _names(self, painter: QPainter, line: QRectF, action: int) -> None:
         moment, colours = self.moment, theme.colours()
@@ -137,8 +144,9 @@ class CriticPanel(Panel):
         def at(value: float) -> float:
             return place.left() + (value - low) / (high - low) * place.width()
 
-        thick = min(place.height() * 0.55, 14)
-        bar = QRectF(place.left(), place.center().y() - thick / 2, at(q) - place.left(), thick)
+        thick = min(place.height() * 0.55, 18)
+        zero = at(min(max(0.0, low), high))
+        bar = QRectF(min(zero, at(q)), place.center().y() - thick / 2, abs(at(q) - zero), thick)
         painter.fillRect(bar, colours.color(self._tone(action), 0.75))
         if spread > 0:
             middle = place.center().y()
@@ -151,7 +159,7 @@ class CriticPanel(Panel):
         assert self.found is not None and self.moment is not None
         colours = theme.colours()
         members, atoms = self.found.probabilities[:, action], self.found.atoms
-        top = max(float(self.found.probabilities[:, self.moment.legal].max()), 1e-6)
+        top = max(float(self.found.probabilities[:, self.moment.legal].mean(0).max()), 1e-6)
         base, height = place.bottom() - 2, place.height() - 5
 
         def curve(probabilities: np.ndarray) -> QPainterPath:
@@ -159,14 +167,15 @@ class CriticPanel(Panel):
             for value, share in zip(atoms.tolist(), probabilities.tolist(), strict=True):
                 if low <= value <= high:
                     x = place.left() + (value - low) / (high - low) * place.width()
-                    path.lineTo(x, base - share / top * height)
+                    path.lineTo(x, base - min(share / top, 1.0) * height)
             path.lineTo(place.right(), base)
             return path
 
-        tone = self._tone(action)
+        tone, whole = self._tone(action), curve(members.mean(0))
+        painter.fillPath(whole, colours.color("surface", 0.6))  # what rises behind it stays behind it
         painter.setPen(QPen(colours.color(tone), 1.3))
         painter.setBrush(colours.color(tone, 0.35))
-        painter.drawPath(curve(members.mean(0)))
+        painter.drawPath(whole)
         painter.setBrush(Qt.BrushStyle.NoBrush)
         painter.setPen(QPen(colours.color("text", 0.35), 0.8))
         for member in members:
@@ -174,16 +183,16 @@ class CriticPanel(Panel):
 
     def _axis(self, painter: QPainter, span: QRectF, low: float, high: float) -> None:
         colours = theme.colours()
-        step = _nice((high - low) / 4)
+        step = _nice((high - low) / 5)
         painter.setFont(theme.font(theme.SMALL))
         for tick in np.arange(np.ceil(low / step) * step, high, step):
             x = span.left() + (tick - low) / (high - low) * span.width()
             painter.setPen(QPen(colours.color("line"), 1))
             painter.drawLine(QPointF(x, span.top()), QPointF(x, span.bottom()))
             painter.setPen(colours.color("muted"))
-            label = f"{tick:.2f}" if step < 0.1 else f"{tick:.1f}" if step < 1 else f"{tick:.0f}"
+            digits = 2 if step < 0.1 else 1 if step < 1 else 0
             words = QRectF(x - 30, span.bottom() + 2, 60, AXIS - 2)
-            painter.drawText(words, Qt.AlignmentFlag.AlignCenter, label.replace("-0.00", "0.00"))
+            painter.drawText(words, Qt.AlignmentFlag.AlignCenter, f"{round(tick, digits) or 0.0:.{digits}f}")
 
     def _legend(self, painter: QPainter, place: QRectF) -> None:
         colours = theme.colours()

@@ -62,8 +62,9 @@ class GamePanel(Panel):
         if moment.mode == "replay":
             grey = moment.screen.shape[:2] == moment.frame.shape
             what = "as recorded, in grey" if grey else "played again in colour"
-        ended = " · game over" if moment.ended else ""
-        self.aside.setText(f"{moment.game} · {what}{ended}")
+        if moment.who == "person":
+            what = f"advice: {spoken(moment.advice)}"
+        self.aside.setText(f"{moment.game} · {'game over' if moment.ended else what}")
         self.values["score"].setText(f"{moment.score:,g}")
         self.values["step"].setText(f"{moment.step:,}")
         reward = self.values["reward"]
@@ -71,14 +72,10 @@ class GamePanel(Panel):
         tone = theme.colours().gain if earned > 0 else theme.colours().loss if earned < 0 else theme.colours().muted
         reward.setText(f'<span style="color: {tone}">{f"{earned:+g}" if earned else "0"}</span>')
         self.values["decision"].setText(seconds_text(moment.seconds))
-        self.action.setText(spoken(self._action(moment)))
+        self.action.setText(spoken(moment.action))
         self.screen_view.setAccessibleDescription(f"score {moment.score:g}, action {self.action.text()}")
         self.screen_view.update()
         self._joystick.update()
-
-    @staticmethod
-    def _action(moment: Moment) -> int:
-        return moment.advice if moment.taken is None else moment.taken
 
     def _show_state(self, state: State) -> None:
         self.values["per second"].setText(f"{state.rate:.0f}" if state.running else "–")
@@ -95,12 +92,13 @@ class GamePanel(Panel):
         square = self.square_pixels or height == width
         target = fit(width, height, place) if square else fit(TELEVISION, 1, place)
         draw_crisp(painter, self._image, target)
-        if self.moment.reward:
-            painter.setPen(theme.colours().color("gain" if self.moment.reward > 0 else "loss"))
+        if self.moment.reward or self.moment.mode == "dream":
+            earned = self.moment.reward
+            painter.setPen(theme.colours().color("gain" if earned > 0 else "loss" if earned < 0 else "dream"))
             painter.setBrush(Qt.BrushStyle.NoBrush)
             for inset in range(3):
                 painter.drawRect(target.adjusted(inset, inset, -inset, -inset))
 
     def _paint_joystick(self, painter: QPainter, place: QRectF) -> None:
         if self.moment is not None:
-            draw_joystick(painter, place, self._action(self.moment))
+            draw_joystick(painter, place, self.moment.action)

@@ -9,7 +9,7 @@ from PyQt6.QtGui import QPainter, QPen
 from jowa.viewer import theme
 from jowa.viewer.events import Hindsight, Moment
 from jowa.viewer.feed import Feed
-from jowa.viewer.panels.panel import MOST_SHOWN, Canvas, Panel, draw_crisp, image_of
+from jowa.viewer.panels.panel import MOST_SHOWN, Canvas, Panel, draw_crisp, image_of, plural
 
 GAP, WORDS, MOST_SIDE, CURVE, MOST_CURVE = 10, 52, 220.0, 130.0, 240.0
 GRID = 6
@@ -41,7 +41,7 @@ class HindsightPanel(Panel):
 
     def show_moment(self, moment: Moment) -> None:
         """See :meth:`Panel.show_moment`."""
-        self.aside.setText("red: tokens that did not come true")
+        self.aside.setText("red: tokens that did not come true · share of the 36 that did")
         self._canvas.update()
 
     def _paint(self, painter: QPainter, place: QRectF) -> None:
@@ -54,6 +54,9 @@ class HindsightPanel(Panel):
         painter.setFont(theme.font(theme.TEXT, bold=True))
         painter.setPen(colours.color("text"))
         painter.drawText(QRectF(0, side + 4, side, 18), Qt.AlignmentFlag.AlignLeft, "happened")
+        painter.setFont(theme.font(theme.SMALL))
+        painter.setPen(colours.color("muted"))
+        painter.drawText(QRectF(0, side + 22, side, 18), Qt.AlignmentFlag.AlignLeft, "as its tokens")
         if not looks:
             painter.setFont(theme.font())
             painter.setPen(colours.color("muted"))
@@ -119,7 +122,7 @@ class HindsightPanel(Panel):
                              "not imagined: other actions were searched")  # fmt: skip
         painter.setFont(theme.font(theme.TEXT, bold=True))
         painter.setPen(colours.color("text"))
-        ago = "1 step ago" if look.steps == 1 else f"{look.steps} steps ago"
+        ago = f"{plural(look.steps, 'step')} ago"
         line = QRectF(box.left(), box.bottom() + 4, box.width(), 18)
         painter.drawText(line, Qt.AlignmentFlag.AlignLeft, ago)
         if look.mean is None:

@@ -1,4 +1,4 @@
-"""One imagined frame, large, in the corner of its panel: the one that is pointed at, else the one that is pinned."""
+"""One imagined frame, large, in a corner of its panel: the one that is pointed at, else the one that is pinned."""
 
 from __future__ import annotations
 
@@ -10,21 +10,26 @@ from jowa.viewer import theme
 from jowa.viewer.events import Moment
 from jowa.viewer.panels.panel import draw_crisp, image_of, plural, spoken
 
+PIXELS = 84
+"""Along each side of a frame."""
+
 
 class Magnifier(QWidget):
     """Hidden while nothing is pointed at or pinned."""
 
-    SIDE, FOOT = 252, 56
+    FOOT = 56
     changed = pyqtSignal()
     """Something else is pinned, or nothing any more."""
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent)
         self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
-        self.resize(self.SIDE + 2 * theme.GAP, self.SIDE + self.FOOT + theme.GAP)
+        self.side = 3 * PIXELS
         self.pinned: int | None = None
         """A node of the moment's tree."""
         self._pointed: int | None = None
+        self._near = QRectF()
+        """Where in the panel the frame itself is drawn, which must stay in sight."""
         self._moment: Moment | None = None
         self.hide()
 
@@ -41,9 +46,11 @@ class Magnifier(QWidget):
         self._moment = moment
         self._show()
 
-    def point(self, node: int | None) -> None:
-        """Show ``node``; None: what is pinned, if anything is."""
+    def point(self, node: int | None, near: QRectF | None = None) -> None:
+        """Show ``node``, which the panel draws at ``near``; None: what is pinned, if anything is."""
         self._pointed = node
+        if near is not None:
+            self._near = near
         self._show()
 
     def pin(self, node: int | None) -> None:
@@ -59,10 +66,24 @@ class Magnifier(QWidget):
         if self.node is None or tree is None or parent is None:
             self.hide()
             return
-        self.move(parent.width() - self.width() - theme.MARGIN, parent.height() - self.height() - theme.MARGIN)
+        self._place(parent)
         self.show()
         self.raise_()
         self.update()
+
+    def _place(self, parent: QWidget) -> None:
+        """As large as there is room, in the corner where it hides least of the frame that it shows."""
+        self.side = min(max(int(0.45 * min(parent.width(), parent.height()) / PIXELS), 3), 6) * PIXELS
+        self.resize(self.side + 2 * theme.GAP, self.side + self.FOOT + theme.GAP)
+        right, left = parent.width() - self.width() - theme.MARGIN, theme.MARGIN
+        bottom, top = parent.height() - self.height() - theme.MARGIN, theme.MARGIN
+        corners = [(right, bottom), (right, top), (left, bottom), (left, top)]
+
+        def hidden(corner: tuple[int, int]) -> float:
+            common = QRectF(*corner, self.width(), self.height()).intersected(self._near)
+            return common.width() * common.height()
+
+        self.move(*min(corners, key=hidden))
 
     def paintEvent(self, event: object) -> None:
         """The frame and what is known of it."""
@@ -77,7 +98,7 @@ class Magnifier(QWidget):
         painter.setPen(QPen(colours.color("greedy" if pinned else "line"), 2))
         painter.setBrush(colours.color("surface"))
         painter.drawRoundedRect(QRectF(self.rect()).adjusted(1, 1, -1, -1), theme.RADIUS, theme.RADIUS)
-        frame, place = tree.frame(node), QRectF(theme.GAP, theme.GAP, self.SIDE, self.SIDE)
+        frame, place = tree.frame(node), QRectF(theme.GAP, theme.GAP, self.side, self.side)
         painter.setFont(theme.font(theme.TEXT))
         if frame is not None:
             draw_crisp(painter, image_of(frame), place)
@@ -85,7 +106,7 @@ class Magnifier(QWidget):
             painter.setPen(colours.color("muted"))
             painter.drawText(place, Qt.AlignmentFlag.AlignCenter, "not drawn: so many states\nwere imagined")
         painter.setPen(colours.color("text"))
-        words = QRectF(theme.GAP, self.SIDE + theme.GAP, self.SIDE, self.FOOT - theme.GAP)
+        words = QRectF(theme.GAP, self.side + theme.GAP, self.side, self.FOOT - theme.GAP)
         note = " · pinned" if pinned else ""
         end = " · predicted end" if tree.ended[node] else ""
         text = (

@@ -201,6 +201,23 @@ def draw_joystick(painter: QPainter, place: QRectF, action: int) -> None:
     painter.drawEllipse(button, radius * 0.28, radius * 0.28)
 
 
+def legend(*marks: tuple[str, str, str]) -> str:
+    """Signs with what they mean, as rich text, each a colour of the theme, a sign, words."""
+    colours = theme.colours()
+    return "&nbsp;&nbsp; ".join(
+        f'<span style="color: {getattr(colours, tone)}">{sign}</span>&nbsp;{words}' for tone, sign, words in marks
+    )
+
+
+def small_label() -> QLabel:
+    """An empty line of small, muted words that asks for no width."""
+    label = QLabel("")
+    label.setProperty("role", "muted")
+    label.setFont(theme.font(theme.SMALL))
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+    return label
+
+
 def plural(count: int, noun: str) -> str:
     """A number of things."""
     return f"{count:,} {noun}" + "s" * (count != 1)

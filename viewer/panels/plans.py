@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from PyQt6.QtCore import QEvent, QPointF, QRectF, QSize, Qt, pyqtSignal
-from PyQt6.QtGui import QMouseEvent, QPainter, QPen
+from PyQt6.QtCore import QEvent, QPointF, QRectF, QSize, Qt, QTimer, pyqtSignal
+from PyQt6.QtGui import QMouseEvent, QPainter, QPen, QResizeEvent
 from PyQt6.QtWidgets import QScrollArea, QSizePolicy
 
 from jowa.viewer import theme
 from jowa.viewer.events import Moment, Path
 from jowa.viewer.feed import Feed
 from jowa.viewer.panels.magnifier import Magnifier
-from jowa.viewer.panels.panel import Keyed, Panel, draw_crisp, image_of, plural, short
+from jowa.viewer.panels.panel import Keyed, Panel, draw_crisp, image_of, plural, short, small_label
 
-SMALLEST, LARGEST, LABEL, CAPTION, ROW_GAP, SCROLLBAR = 84, 168, 96, 20, 10, 12
+SMALLEST, LARGEST, LABEL, CAPTION, ROW_GAP, SCROLLBAR = 84, 336, 96, 20, 10, 12
 
 
 NO_SEARCH = "Greedy play imagines nothing.\nPress B for beam search, or T for Monte Carlo tree search."
@@ -151,7 +151,7 @@ class Sheet(Keyed):
         """Hovering shows the frame large."""
         if event is not None:
             number = self.spot_at(event.position())
-            self._magnifier.point(None if number is None else self.spots[number].node)
+            self.point(number)
 
     def leaveEvent(self, event: QEvent | None) -> None:
         """Hovering ends."""
@@ -164,6 +164,16 @@ class Sheet(Keyed):
             number = self.spot_at(event.position())
             self.at = -1 if number is None else number
             self._magnifier.pin(None if number is None else self.spots[number].node)
+
+    def point(self, number: int | None) -> None:
+        """Show the frame of that number large."""
+        panel = self._magnifier.parentWidget()
+        if number is None or panel is None:
+            self._magnifier.point(None)
+            return
+        spot = self.spots[number]
+        corner = QPointF(self.mapTo(panel, spot.place.topLeft().toPoint()))
+        self._magnifier.point(spot.node, QRectF(corner, spot.place.size()))
 
     def _pin(self) -> None:
         if self.at >= 0:
@@ -179,8 +189,8 @@ class Sheet(Keyed):
             there = [n for n, spot in enumerate(self.spots) if spot.place.top() == place.top()]
             to = min(there, key=lambda n: abs(self.spots[n].place.left() - place.left()), default=self.at)
         self.at = to
-        self._magnifier.point(self.spots[to].node)
-        self.walked.emit(self.spots[to].place.adjusted(0, 0, 0, CAPTION))
+        self.walked.emit(self.spots[to].place.adjusted(0, 0, 0, CAPTION))  # which may scroll
+        self.point(to)
 
 
 class PlansPanel(Panel):
@@ -198,13 +208,27 @@ class PlansPanel(Panel):
         self.area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.area.setWidget(self.sheet)
         self.body.addWidget(self.area, 1)
+        self._legend = small_label()
+        self._legend.setText("Below each frame: action (○ nothing, ● button); reward, or value V")
+        self.body.addWidget(self._legend)
         self.sheet.walked.connect(self._follow)
 
     def show_moment(self, moment: Moment) -> None:
         """See :meth:`Panel.show_moment`."""
         self.large.set_moment(moment)
-        self.sheet.set_moment(moment, self.area.maximumViewportSize())
+        self._legend.setVisible(moment.tree is not None)
+        self._fit()
         self.aside.setText(summary(moment))
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """The rows fit the room that there is now."""
+        super().resizeEvent(event)
+        if self.moment is not None:
+            QTimer.singleShot(0, self._fit)  # once the room has its new size too
+
+    def _fit(self) -> None:
+        if self.moment is not None:
+            self.sheet.set_moment(self.moment, self.area.maximumViewportSize())
 
     def _follow(self, place: QRectF) -> None:
         """Keep the frame that keys walked to in sight."""

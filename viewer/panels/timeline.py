@@ -11,7 +11,7 @@ from jowa.viewer.commands import GoTo, Seek
 from jowa.viewer.events import Moment
 from jowa.viewer.feed import Feed
 from jowa.viewer.history import LENGTH
-from jowa.viewer.panels.panel import Canvas, Panel
+from jowa.viewer.panels.panel import Canvas, Panel, legend, small_label
 
 PAGE = 20
 """Moments that a page key moves."""
@@ -25,7 +25,6 @@ class _Strip(Canvas):
         self._panel = panel
         self.setFixedHeight(26)
         self.setAccessibleName("Timeline: arrow and page keys move")
-        self.setToolTip("Above the line: planning changed the choice; below: rewards, red when lost; violet: dreamt")
         # A click does not take the focus: then the arrow keys would no longer step.
         self.set_keys({
             Qt.Key.Key_Right: lambda: panel.move_by(1), Qt.Key.Key_Left: lambda: panel.move_by(-1),
@@ -53,9 +52,17 @@ class Timeline(Panel):
         self.strip = _Strip(self)
         self._wanted = 0
         """Where keys have gone, which may be ahead of what is shown."""
+        self._legend = small_label()
+        self._header.insertWidget(1, self._legend, 1)
         self.body.addWidget(self.strip)
         self.body.setContentsMargins(theme.MARGIN, theme.UNIT, theme.MARGIN, theme.GAP)
         self.body.setSpacing(theme.UNIT)
+        self.restyle()
+
+    def restyle(self) -> None:
+        """See :meth:`Panel.restyle`."""
+        self._legend.setText(legend(("greedy", "■", "planning changed the choice"), ("gain", "■", "reward"),
+                                    ("loss", "■", "loss"), ("dream", "■", "dreamt")))  # fmt: skip
 
     def show_moment(self, moment: Moment) -> None:
         """See :meth:`Panel.show_moment`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from PyQt6.QtCore import QEvent, QPointF, QRectF, Qt
-from PyQt6.QtGui import QMouseEvent, QPainter, QPainterPath, QPen
+from PyQt6.QtGui import QColor, QMouseEvent, QPainter, QPainterPath, QPen
 from PyQt6.QtWidgets import QComboBox
 
 from jowa.viewer import theme
@@ -17,7 +17,8 @@ from jowa.viewer.panels.plans import NO_SEARCH, summary
 
 MOST_NODES = 160
 """That are drawn: more could not be told apart."""
-THUMBNAIL = 44.0
+THUMBNAIL, SMALLEST, POINT = 44.0, 22.0, 8.0
+"""Sides of a frame where there is room, of the smallest worth drawing, and of a node without one."""
 HEAD, FOOT, WORDS, LINE = 36.0, 40.0, 60.0, 13.0
 
 
@@ -39,7 +40,7 @@ class _Graph(Canvas):
     def mouseMoveEvent(self, event: QMouseEvent | None) -> None:
         """Hovering shows the frame large."""
         if event is not None:
-            self._panel.large.point(self._panel.node_at(event.position()))
+            self._panel.point(self._panel.node_at(event.position()))
 
     def mousePressEvent(self, event: QMouseEvent | None) -> None:
         """Clicking pins."""
@@ -80,7 +81,7 @@ class TreeGraph(Panel):
         self.width_by.setVisible(counted)
         shown = 0 if moment.tree is None else min(len(moment.tree.parent), MOST_NODES)
         hidden = 0 if moment.tree is None else len(moment.tree.parent) - shown
-        self.aside.setText(summary(moment) + (f" · the {shown} most visited shown" if hidden else ""))
+        self.aside.setText(summary(moment) + (f" · {shown} shown" if hidden else ""))
         self._places = {} if moment.tree is None else place_nodes(moment.tree)
         self.large.set_moment(moment)
         if self.at not in self._places:
@@ -94,6 +95,14 @@ class TreeGraph(Panel):
         if nearest is None or (self._at(nearest) - where).manhattanLength() > THUMBNAIL:
             return None
         return nearest
+
+    def point(self, node: int | None) -> None:
+        """Show the frame of ``node`` large."""
+        near = QRectF()
+        if node is not None:
+            near = QRectF(0, 0, THUMBNAIL, THUMBNAIL)
+            near.moveCenter(self._at(node) + QPointF(self.graph.pos()))
+        self.large.point(node, near)
 
     def pin(self) -> None:
         """Keep the frame of the node at hand, or let go."""
@@ -116,7 +125,7 @@ class TreeGraph(Panel):
             level = [node for node in self._places if node >= 0 and tree.depth[node] == tree.depth[at]]
             level.sort(key=lambda node: self._places[node].y())
             self.at = level[min(max(level.index(at) + down, 0), len(level) - 1)]
-        self.large.point(self.at)
+        self.point(self.at)
 
     def _at(self, node: int) -> QPointF:
         place = QRectF(self.graph.rect()).adjusted(THUMBNAIL / 2 + 2, HEAD, -THUMBNAIL / 2 - WORDS, -FOOT)
@@ -138,17 +147,17 @@ class TreeGraph(Panel):
         for node in self._places:
             if node >= 0:
                 tone = "plan" if node in chosen else "text" if node in kept else "muted"
-                painter.setPen(QPen(colours.color(tone, 1.0 if node in chosen else 0.45), 1 + 7 * float(weights[node]),
-                                    cap=Qt.PenCapStyle.RoundCap))  # fmt: skip
+                painter.setPen(QPen(_ink(tone), 1 + 7 * float(weights[node]), cap=Qt.PenCapStyle.RoundCap))
                 painter.setBrush(Qt.BrushStyle.NoBrush)
                 painter.drawPath(_branch(self._at(int(tree.parent[node])), self._at(node)))
         self._words(painter, place, tree)
         room = self._room(tree)
-        crowded = min(room.values()) < THUMBNAIL + 4
+        side = min(min(room.values()) - 4, THUMBNAIL)
+        side = side if side >= SMALLEST else POINT
         for node in self._places:
-            self._node(painter, tree, node, node in chosen, crowded)
+            self._node(painter, tree, node, node in chosen, side if node >= 0 else THUMBNAIL)
             if node >= 0 and (node in chosen or room[int(tree.depth[node])] >= LINE):
-                self._label(painter, tree, node, node in chosen, crowded)
+                self._label(painter, tree, node, node in chosen, side)
 
     def _words(self, painter: QPainter, place: QRectF, tree: Tree) -> None:
         """Depths above, what colours mean below."""
@@ -163,7 +172,7 @@ class TreeGraph(Panel):
         for tone, text in (("plan", "chosen"), ("text", "kept"), ("muted", "pruned"), ("loss", "predicted end")):
             if tone == "muted" and tree.visits is not None:
                 continue
-            painter.setPen(QPen(colours.color(tone), 3, cap=Qt.PenCapStyle.RoundCap))
+            painter.setPen(QPen(_ink(tone), 3, cap=Qt.PenCapStyle.RoundCap))
             painter.drawLine(QPointF(left + 2, place.bottom() - 7), QPointF(left + 18, place.bottom() - 7))
             painter.setPen(colours.color("muted"))
             painter.drawText(QPointF(left + 25, place.bottom() - 3), text)
@@ -171,10 +180,11 @@ class TreeGraph(Panel):
 
     def _weights(self, tree: Tree) -> NDArray[np.float64]:
         if tree.visits is not None and self.width_by.currentIndex() == 0:
-            weights = tree.visits.astype(np.float64)
-        else:
-            weights = (tree.score - np.nanmin(tree.score)).astype(np.float64)
-        return np.nan_to_num(weights / max(float(np.nanmax(weights)), 1e-9))
+            return tree.visits / max(int(tree.visits.max()), 1)
+        low, high = float(np.nanmin(tree.score)), float(np.nanmax(tree.score))
+        if high == low:
+            return np.full(len(tree.score), 0.5)
+        return np.nan_to_num((tree.score.astype(np.float64) - low) / (high - low))
 
     def _room(self, tree: Tree) -> dict[int, float]:
         """At each depth, the smallest distance from a node to the next."""
@@ -184,7 +194,7 @@ class TreeGraph(Panel):
                 heights.setdefault(int(tree.depth[node]), []).append(self._at(node).y())
         return {depth: float(np.diff(sorted(ys)).min(initial=1e9)) for depth, ys in heights.items()}
 
-    def _node(self, painter: QPainter, tree: Tree, node: int, chosen: bool, crowded: bool) -> None:
+    def _node(self, painter: QPainter, tree: Tree, node: int, chosen: bool, side: float) -> None:
         colours, at = theme.colours(), self._at(node)
         assert self.moment is not None
         frame = self.moment.reconstruction if node < 0 else tree.frame(node)
@@ -193,31 +203,31 @@ class TreeGraph(Panel):
         at_hand = node >= 0 and node == self.at and self.graph.hasFocus()
         marked = at_hand or (node >= 0 and node == self.large.pinned)
         ring = colours.color("greedy" if marked else tone)
-        if (crowded and node >= 0) or frame is None:
+        if side == POINT or frame is None:
             painter.setPen(QPen(ring, 2.5 if marked else 1.5))
             painter.setBrush(colours.color("plan" if chosen else "surface"))
             painter.drawEllipse(at, *((6, 6) if marked else (4, 4)))
         else:
-            box = QRectF(at.x() - THUMBNAIL / 2, at.y() - THUMBNAIL / 2, THUMBNAIL, THUMBNAIL)
+            box = QRectF(at.x() - side / 2, at.y() - side / 2, side, side)
             draw_crisp(painter, image_of(frame), box)
             painter.setPen(QPen(ring, 2))
             painter.setBrush(Qt.BrushStyle.NoBrush)
             painter.drawRect(box)
 
-    def _label(self, painter: QPainter, tree: Tree, node: int, chosen: bool, crowded: bool) -> None:
+    def _label(self, painter: QPainter, tree: Tree, node: int, chosen: bool, side: float) -> None:
         """The action that leads to a node, and what it is worth where there is room."""
         at, said = self._at(node), short(int(tree.action[node]))
         painter.setFont(theme.font(theme.SMALL, bold=chosen))
         painter.setPen(theme.colours().color("plan" if chosen else "muted"))
         leaf = not (tree.parent == node).any()
-        left = at.x() + (8 if crowded else THUMBNAIL / 2 + 5)
-        if crowded:
-            painter.drawText(QPointF(left, at.y() + (4 if leaf else -6)), said)
-        elif leaf:
+        left, worth = at.x() + side / 2 + 5, f"{float(tree.score[node]):+.2f}"
+        if leaf and side >= 2 * LINE:
             painter.drawText(QPointF(left, at.y() - 3), said)
-            painter.drawText(QPointF(left, at.y() + 12), f"{float(tree.score[node]):+.2f}")
+            painter.drawText(QPointF(left, at.y() + 12), worth)
+        elif leaf:
+            painter.drawText(QPointF(left, at.y() + 4), said if side == POINT else f"{said} {worth}")
         else:
-            painter.drawText(QPointF(left, at.y() - THUMBNAIL / 2 + 6), said)
+            painter.drawText(QPointF(left, at.y() - max(side / 2 - 6, 6)), said)
 
 
 def place_nodes(tree: Tree) -> dict[int, QPointF]:
@@ -249,6 +259,11 @@ def place_nodes(tree: Tree) -> dict[int, QPointF]:
     return {
         node: QPointF((0 if node < 0 else int(tree.depth[node])) / deepest, row / leaves) for node, row in rows.items()
     }
+
+
+def _ink(tone: str) -> QColor:
+    """Of branches, and of their legend: only the chosen ones stand out."""
+    return theme.colours().color(tone, 0.45 if tone in ("text", "muted") else 1.0)
 
 
 def _branch(start: QPointF, end: QPointF) -> QPainterPath:

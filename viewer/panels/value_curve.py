@@ -10,7 +10,7 @@ from jowa.viewer import theme
 from jowa.viewer.commands import GoTo
 from jowa.viewer.events import Moment
 from jowa.viewer.feed import Feed
-from jowa.viewer.panels.panel import MOST_SHOWN, Panel
+from jowa.viewer.panels.panel import MOST_SHOWN, Panel, legend, small_label
 
 
 class ValueCurve(Panel):
@@ -36,6 +36,8 @@ class ValueCurve(Panel):
             self.plot.addItem(item)
         self.plot.scene().sigMouseClicked.connect(self._clicked)
         self.body.addWidget(self.plot, 1)
+        self._legend = small_label()
+        self.body.addWidget(self._legend)
         self.restyle()
 
     def show_moment(self, moment: Moment) -> None:
@@ -79,6 +81,8 @@ class ValueCurve(Panel):
             axis.setPen(pg.mkPen(colours.color("line")))
             axis.setTextPen(pg.mkPen(colours.color("muted")))
             axis.setStyle(tickFont=theme.font(theme.SMALL), tickLength=-4)
+        self._legend.setText(legend(("greedy", "●", "planning changed the choice"), ("gain", "▲", "reward"),
+                                    ("loss", "▼", "loss")))  # fmt: skip
         self.plot.getPlotItem().getAxis("bottom").setHeight(20)
 
     def _clicked(self, event: object) -> None:
