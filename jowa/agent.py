@@ -37,12 +37,31 @@ from jowa.weights import halved, load_weights, save_weights
 
 
 @dataclass(frozen=True)
+class GamePlanning:
+    """What is different in one game, as the paper chooses context and width for each."""
+
+    context: int
+    """Steps of memory to plan from."""
+    horizon: int
+    """Imagined steps; 0: the action of the highest Q."""
+
+
+@dataclass(frozen=True)
 class Planning:
     """How an agent plays unless told otherwise."""
 
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     context: int = 4
     """Steps of memory to plan from."""
+    games: Mapping[str, GamePlanning] = field(default_factory=dict)
+    """Games that are played otherwise (python -m jowa.tune)."""
+
+    def of(self, game: str) -> Planning:
+        """How ``game`` is played."""
+        own = self.games.get(game)
+        if own is None:
+            return Planning(self.planner, self.context)
+        return Planning(dataclasses.replace(self.planner, horizon=own.horizon), own.context)
 
 
 class Agent:
@@ -138,6 +157,10 @@ class Agent:
             save_weights(halved(state) if half else state, path, tokenizer.fingerprint())
         if self.draft_head is None:
             (folder / "draft.safetensors").unlink(missing_ok=True)
+        self.save_planning(folder)
+
+    def save_planning(self, folder: Path) -> None:
+        """Write ``config.json`` alone: how the agent plays, beside what it is."""
         config = {
             "format": FORMAT,
             "tokenizer": dataclasses.asdict(self.tokenizer.config),
@@ -228,7 +251,8 @@ class Agent:
     def reset(self, game: str, seed: int | None = None) -> None:
         """Begin an episode of ``game`` for :meth:`act`.  Play is deterministic: ``seed`` changes nothing."""
         del seed
-        self._player = self.player([game], self.planning.planner, self.planning.context)
+        own = self.planning.of(game)
+        self._player = self.player([game], own.planner, own.context)
 
     def act(self, frame: NDArray[np.uint8]) -> int:
         """The action (of 18) for ``frame`` uint8 (84, 84), with the default planning; call :meth:`reset` first."""
@@ -340,12 +364,27 @@ def read_planning(folder: Path) -> Planning:
 
 def planning_from_dict(values: object, where: str) -> Planning:
     """:class:`Planning` from ``config.json``; :class:`CheckpointError` for anything else."""
-    if not isinstance(values, dict) or set(values) != {"planner", "context"}:
+    if not isinstance(values, dict) or set(values) - {"games"} != {"planner", "context"}:
         raise CheckpointError(f"{where}: planning is {values!r}, expected planner and context")
-    context = values["context"]
+    context, games = values["context"], values.get("games", {})
     if isinstance(context, bool) or not isinstance(context, int) or context < 1:
         raise CheckpointError(f"{where}: context is {context!r}, expected at least 1 step")
+    if not isinstance(games, dict):
+        raise CheckpointError(f"{where}: games of planning is {games!r}, expected games with context and horizon")
     try:
-        return Planning(config_from_dict(PlannerConfig, values["planner"], where), context)
+        own = {game: _game_planning(game, found, where) for game, found in games.items()}
+        return Planning(config_from_dict(PlannerConfig, values["planner"], where), context, own)
     except UsageError as error:
         raise CheckpointError(f"{where}: {error}") from error
+
+
+def _game_planning(game: str, values: object, where: str) -> GamePlanning:
+    get_game(game)
+    if not isinstance(values, dict) or set(values) != {"context", "horizon"}:
+        raise CheckpointError(f"{where}: planning of {game} is {values!r}, expected context and horizon")
+    own = config_from_dict(GamePlanning, values, where)
+    if own.context < 1 or own.horizon < 0:
+        raise CheckpointError(
+            f"{where}: {game} is planned with context {own.context} and horizon {own.horizon}, expected 1 and 0 at least"
+        )
+    return own

@@ -72,7 +72,7 @@ class Dreams:
         self, agent: Agent, game: str, count: int, context: int | None, sample: bool, temperature: float
     ) -> None:
         longest = agent.model.config.context_steps - 1
-        self.context = min(agent.planning.context, longest) if context is None else context
+        self.context = min(agent.planning.of(game).context, longest) if context is None else context
         if not 1 <= self.context <= longest:
             raise UsageError(f"context is {context}, expected 1 to {longest} steps with this model")
         if not temperature > 0:

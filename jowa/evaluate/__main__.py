@@ -194,13 +194,16 @@ def _play(
 
 
 def planning_of(config: EvaluateConfig, agent: Agent, game: str) -> Planning:
-    """How to play ``game``: what the call asks for, failing that the paper's settings or the agent's own."""
-    named = config.planner or agent.planning.planner.name
+    """How to play ``game``: what the call asks for, failing that the paper's settings or the agent's own.
+
+    A call that names a planner gets it with the same settings in every game, unless it is told them too.
+    """
+    own = agent.planning if config.planner else agent.planning.of(game)
+    named = config.planner or own.planner.name
     options = ("width", "horizon", "simulations", "milliseconds", "uncertainty", "td_lambda", "root_noise")
     chosen: dict[str, Any] = {name: getattr(config, name) for name in options} | {
         "gumbel": config.gumbel or None, "respect_ends": False if config.ignore_ends else None,
     }  # fmt: skip
-    own = agent.planning
     if config.protocol == "published":
         own = published(own, agent.model.config, game)
     given = {key: value for key, value in chosen.items() if value is not None}

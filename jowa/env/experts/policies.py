@@ -130,8 +130,8 @@ class _AgentPolicy:
         from importlib import import_module
 
         agent: Any = import_module("jowa.agent").Agent.from_pretrained(path)
-        settings = replace(agent.planning.planner, name=planner)
-        self._player: Any = agent.player([game], settings, agent.planning.context)
+        own = agent.planning.of(game)
+        self._player: Any = agent.player([game], replace(own.planner, name=planner), own.context)
 
     def reset(self, seed: int) -> None:
         """See :class:`Policy`."""
