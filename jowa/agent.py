@@ -385,6 +385,6 @@ def _game_planning(game: str, values: object, where: str) -> GamePlanning:
     own = config_from_dict(GamePlanning, values, where)
     if own.context < 1 or own.horizon < 0:
         raise CheckpointError(
-            f"{where}: {game} is planned with context {own.context} and horizon {own.horizon}, expected 1 and 0 at least"
+            f"{where}: {game} is planned with context {own.context} and horizon {own.horizon}, expected 1 and 0 or more"
         )
     return own

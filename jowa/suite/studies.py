@@ -3,8 +3,8 @@
 What is edited is done again, and what depends on it: a job goes by its settings (:mod:`jowa.suite.ledger`).
 
 Seconds and minutes are of one Zen 4 core in November 2026, those of a training step without AVX-512 (fine-tuning and
-recording of the held-out games: reckoned); they are for estimates alone, and give way to measured times as soon as there
-are any.
+recording of the held-out games: reckoned); they are for estimates alone, and give way to measured times once there are
+any.
 """
 
 from __future__ import annotations
