@@ -8,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
+from jowa.agent import Planning
 from jowa.env.atari import AtariEnv, AtariOptions
 from jowa.env.experts import EXPERTS, default_mixture, make_policy
 from jowa.env.experts.base import fold
@@ -144,7 +145,7 @@ def test_a_trained_agent_plays_through_the_same_verbs(monkeypatch, kind: str, pl
             calls.append(("took", slots, actions.tolist()))
 
     class Agent:
-        planning = SimpleNamespace(context=8, planner=PlannerConfig("beam", 5))
+        planning = Planning(PlannerConfig("beam", 5), context=8)
 
         @classmethod
         def from_pretrained(cls, name: str):
