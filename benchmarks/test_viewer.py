@@ -107,6 +107,7 @@ def live(until: Callable[[], bool]) -> None:
         loop.exec()
 
 
+@pytest.mark.timeout(900)  # 20,000 decisions are minutes
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
 def test_memory_of_a_long_session(compare, open_window) -> None:
     window = open_window(make_agent(PlannerConfig("beam", 2, 1)))
