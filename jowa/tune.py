@@ -58,6 +58,8 @@ class TuneConfig:
         """Raise :class:`UsageError` for values that cannot be used."""
         for game in self.games:
             get_game(game)
+        if len(set(self.games)) != len(self.games):
+            raise UsageError(f"games are {' '.join(self.games)}: name each once")
         for name, least in {"episodes": 2, "seed": 0, "max_steps": 1, "margin": 0}.items():
             if not getattr(self, name) >= least:
                 option = name.replace("_", "-")
@@ -66,7 +68,8 @@ class TuneConfig:
 
 def candidates(agent: Agent) -> list[Planning]:
     """Ways to play one game: the agent's own first, then greedily and by its planner with each memory that fits."""
-    general = Planning(agent.planning.planner, agent.planning.context)
+    planner = agent.planning.planner
+    general = Planning(planner, min(agent.planning.context, agent.longest_context(planner)))
     found = {(general.planner.depth, general.context): general}
     for horizon in dict.fromkeys([0, general.planner.depth]):
         planner = dataclasses.replace(general.planner, horizon=horizon)

@@ -120,7 +120,12 @@ def test_it_plays_real_games(agent: Agent, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"episodes": 1}, "episodes is 1"), ({"margin": -1.0}, "margin is -1"), ({"games": ("Pnog",)}, "Pnog")],
+    [
+        ({"episodes": 1}, "episodes is 1"),
+        ({"margin": -1.0}, "margin is -1"),
+        ({"games": ("Pnog",)}, "Pnog"),
+        ({"games": ("Pong", "Pong")}, "each once"),
+    ],
 )
 def test_bad_settings_are_one_sentence(changes: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):

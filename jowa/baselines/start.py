@@ -25,6 +25,7 @@ LEAST = {
     "model.dropout": 0, "model.channels": 2, "model.blocks": 0, "model.features": 1, "model.q_width": 1,
     "model.num_atoms": 2, "objective.gamma": 0, "objective.n_step": 1, "objective.cql_weight": 0,
     "objective.target_every": 1, "optimizer.weight_decay": 0, "optimizer.gradient_clip": 1e-6,
+    "optimizer.muon_iterations": 1,
     "optimizer.warmup_steps": 0, "optimizer.final_fraction": 0, "checkpoint.every": 1, "checkpoint.keep": 1,
     "health.bad_steps": 1, "evaluation.episodes": 0, "evaluation.context": 1, "evaluation.kappa": 0,
     "evaluation.max_steps": 1,

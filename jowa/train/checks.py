@@ -18,7 +18,7 @@ LEAST = {
     "stage1.tokenizer_learning_rate": 0, "stage1.learning_rate": 0, "stage1.motion_weight": 0,
     "stage1.revive_every": 0, "data.record_max_steps": 1, "stage2.steps": 0, "stage2.batch_size": 1,
     "stage2.learning_rate": 0, "stage2.target_every": 1, "stage2.target_rate": 0,
-    "optimizer.weight_decay": 0, "optimizer.gradient_clip": 1e-6,
+    "optimizer.weight_decay": 0, "optimizer.gradient_clip": 1e-6, "optimizer.muon_iterations": 1,
     "optimizer.warmup_steps": 0, "optimizer.final_fraction": 0, "model.layers": 1, "model.heads": 1,
     "model.width": 1, "model.vocab_size": 2, "evaluation.episodes": 0, "evaluation.width": 1,
     "draft.moments": 1, "draft.steps": 0, "parallel.microbatches": 1, "health.bad_steps": 1,

@@ -1,9 +1,8 @@
 """Muon (Jordan et al. 2024): momentum, orthogonalised, for the hidden matrices; AdamW for everything else.
 
 Adam scales each weight by itself, so the few directions in which a gradient is large decide a step.  Muon replaces the
-singular values of a matrix's momentum by about 1: all directions are learned at once.  Here that is the difference
-between minutes and hours: a small transformer that must find a ball among 36 tokens leaves its plateau in a tenth of
-the steps (docs/training.md).
+singular values of a matrix's momentum by about 1: all directions are learned at once.  A small transformer that must
+find a ball among 36 tokens has learned more after 1,000 such steps than after 4,000 of AdamW (docs/training.md).
 
 Letters: n matrices of one shape, R rows, C columns.
 """
