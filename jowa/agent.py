@@ -44,6 +44,8 @@ class GamePlanning:
     """Steps of memory to plan from."""
     horizon: int
     """Imagined steps; 0: the action of the highest Q."""
+    td_lambda: float | None = None
+    """Share of a plan's score that its imagined states have; None: the planner's own."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class Planning:
         own = self.games.get(game)
         if own is None:
             return Planning(self.planner, self.context)
-        return Planning(dataclasses.replace(self.planner, horizon=own.horizon), own.context)
+        td_lambda = self.planner.td_lambda if own.td_lambda is None else own.td_lambda
+        return Planning(dataclasses.replace(self.planner, horizon=own.horizon, td_lambda=td_lambda), own.context)
 
 
 class Agent:
@@ -166,7 +169,7 @@ class Agent:
             "tokenizer": dataclasses.asdict(self.tokenizer.config),
             "model": dataclasses.asdict(self.model.config),
             "tasks": self.tasks,
-            "planning": dataclasses.asdict(self.planning),
+            "planning": _planning_to_dict(self.planning),
         }
         atomic_write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
@@ -378,13 +381,26 @@ def planning_from_dict(values: object, where: str) -> Planning:
         raise CheckpointError(f"{where}: {error}") from error
 
 
+def _planning_to_dict(planning: Planning) -> dict[str, object]:
+    """What :func:`planning_from_dict` reads; a game's own lambda only where it has one."""
+    values = dataclasses.asdict(planning)
+    for game, own in planning.games.items():
+        if own.td_lambda is None:
+            del values["games"][game]["td_lambda"]
+    return values
+
+
 def _game_planning(game: str, values: object, where: str) -> GamePlanning:
     get_game(game)
-    if not isinstance(values, dict) or set(values) != {"context", "horizon"}:
-        raise CheckpointError(f"{where}: planning of {game} is {values!r}, expected context and horizon")
+    if not isinstance(values, dict) or set(values) - {"td_lambda"} != {"context", "horizon"}:
+        raise CheckpointError(
+            f"{where}: planning of {game} is {values!r}, expected context and horizon, and td_lambda if it has its own"
+        )
     own = config_from_dict(GamePlanning, values, where)
     if own.context < 1 or own.horizon < 0:
         raise CheckpointError(
             f"{where}: {game} is planned with context {own.context} and horizon {own.horizon}, expected 1 and 0 or more"
         )
+    if own.td_lambda is not None and not 0 <= own.td_lambda <= 1:
+        raise CheckpointError(f"{where}: {game} is planned with td_lambda {own.td_lambda}, expected 0 to 1")
     return own

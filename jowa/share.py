@@ -121,7 +121,9 @@ def _evaluated(folder: Path) -> list[CardScore]:
         if not {"planner", "protocol", "width"} <= set(settings):
             continue
         for row in document["games"]:
-            planner = settings["planner"] | {"width": settings["width"][row["game"]]}
+            # Files of older versions say the width alone by game.
+            own = {name: settings[name][row["game"]] for name in ("width", "horizon", "td_lambda") if name in settings}
+            planner = settings["planner"] | own
             scores.append(_score(row, _player(planner), settings["protocol"]))
     return scores
 

@@ -1,7 +1,8 @@
 """``python -m jowa.tune AGENT``: find how an agent plays each of its games best, and remember it.
 
 The paper chooses context and width for every game.  What suits a game follows from its data, too: who recorded it by a
-pattern in time can be imitated with a memory alone, and elsewhere a memory tempts a critic to repeat itself.
+pattern in time can be imitated with a memory alone, and elsewhere a memory tempts a critic to repeat itself.  Where
+rewards are near, imagined states are worth more than what Q says of the actions, and elsewhere less.
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ from jowa.hub import find_agent, output_folder
 from jowa.options import parse_options
 from jowa.progress import steps_progress
 
+PUBLISHED_SCORE = 1.0
+"""Lambda of arXiv 2410.00564: a plan is worth what is imagined behind it, and nothing that Q says of its actions."""
+
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """Play every game with each memory that fits the model, greedily and by the agent's planner, and keep what is
-    better than the agent's own way.
+    """Play every game with each memory that fits the model: greedily, by the agent's planner, and where that is beam
+    search also scored as published; keep what is better than the agent's own way.
 
     That stays unless another one's mean score is higher by more than ``margin`` standard errors of the difference.
     These scores are of whoever was luckiest: evaluate afterwards, from another seed.
@@ -67,14 +71,18 @@ class TuneConfig:
 
 
 def candidates(agent: Agent) -> list[Planning]:
-    """Ways to play one game: the agent's own first, then greedily and by its planner with each memory that fits."""
+    """Ways to play one game: the agent's own first, then greedily and by its planner with each memory that fits, beam
+    search also scored by imagined states alone."""
     planner = agent.planning.planner
     general = Planning(planner, min(agent.planning.context, agent.longest_context(planner)))
-    found = {(general.planner.depth, general.context): general}
+    own = general.planner.td_lambda
+    scores = dict.fromkeys([own, PUBLISHED_SCORE] if planner.name == "beam" else [own])
+    found = {(general.planner.depth, own, general.context): general}
     for horizon in dict.fromkeys([0, general.planner.depth]):
-        planner = dataclasses.replace(general.planner, horizon=horizon)
-        for context in range(1, agent.longest_context(planner) + 1):
-            found.setdefault((horizon, context), Planning(planner, context))
+        for td_lambda in scores if horizon else [own]:  # without imagined states it bears on nothing
+            planner = dataclasses.replace(general.planner, horizon=horizon, td_lambda=td_lambda)
+            for context in range(1, agent.longest_context(planner) + 1):
+                found.setdefault((horizon, td_lambda, context), Planning(planner, context))
     return list(found.values())
 
 
@@ -110,7 +118,7 @@ def tune(config: TuneConfig) -> Path:
         chosen = 0 if found is None else 1 + found
         own.pop(game, None)
         if chosen:
-            own[game] = GamePlanning(ways[chosen].context, ways[chosen].planner.horizon)
+            own[game] = _difference(ways[chosen], agent.planning)
         means = [f"{np.mean(values):,.1f}" for values in scores[game]]
         table.add_row(game, *(f"[bold]{mean}[/]" if index == chosen else mean for index, mean in enumerate(means)))
     Console().print(table)
@@ -120,7 +128,7 @@ def tune(config: TuneConfig) -> Path:
         agent.save_planning(folder)
     else:
         agent.save_pretrained(target)
-    said = ", ".join(f"{game} with {one.context} steps of memory, horizon {one.horizon}" for game, one in own.items())
+    said = ", ".join(f"{game} {_describe(agent.planning.of(game))}" for game in own)
     print(f"played otherwise from now on: {said or 'no game'}; written to {target}")
     return target
 
@@ -141,9 +149,19 @@ def _play_all(
     return scores
 
 
+def _difference(way: Planning, general: Planning) -> GamePlanning:
+    planner = way.planner
+    return GamePlanning(
+        way.context, planner.horizon, None if planner.td_lambda == general.planner.td_lambda else planner.td_lambda
+    )
+
+
 def _describe(way: Planning) -> str:
-    depth = way.planner.depth
-    return f"{f'{way.planner.name}, horizon {depth}' if depth else 'greedy'}, memory {way.context}"
+    planner = way.planner
+    planned = f"{planner.name}, horizon {planner.depth}"
+    if planner.name == "beam":
+        planned += f", lambda {planner.td_lambda:g}"
+    return f"{planned if planner.depth else 'greedy'}, memory {way.context}"
 
 
 @command

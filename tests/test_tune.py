@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from jowa.agent import Agent, GamePlanning, Planning
+from jowa.agent import Agent, GamePlanning, Planning, planning_from_dict
 from jowa.config import FRAME_SIZE, ModelConfig, TokenizerConfig
-from jowa.errors import UsageError
+from jowa.errors import CheckpointError, UsageError
 from jowa.evaluate.__main__ import EvaluateConfig, planning_of
+from jowa.evaluate.play import agent_player
 from jowa.model import WorldActionModel
 from jowa.planner import PlannerConfig
 from jowa.tokenizer import Tokenizer
@@ -69,10 +70,16 @@ def test_acting_takes_the_games_own_memory(agent: Agent) -> None:
 
 
 def test_candidates_fill_the_models_context_and_begin_with_the_agents_own(agent: Agent) -> None:
-    found = [(way.planner.depth, way.context) for way in candidates(agent)]
-    assert found == [(1, 1), (0, 1), (0, 2), (0, 3), (1, 2)]
+    assert [(way.planner.depth, way.context) for way in candidates(agent)] == [(1, 1), (0, 1), (0, 2), (0, 3), (1, 2)]
     agent.planning = Planning(PlannerConfig("none"), context=2)
     assert [(way.planner.depth, way.context) for way in candidates(agent)] == [(0, 2), (0, 1), (0, 3)]
+    agent.planning = Planning(PlannerConfig("beam", 2, 1, td_lambda=0.25), context=1)
+    found = [(way.planner.depth, way.planner.td_lambda, way.context) for way in candidates(agent)]
+    assert found == [
+        (1, 0.25, 1), (0, 0.25, 1), (0, 0.25, 2), (0, 0.25, 3), (1, 0.25, 2), (1, 1.0, 1), (1, 1.0, 2)
+    ], "the published score is tried where something is imagined"  # fmt: skip
+    agent.planning = Planning(PlannerConfig("mcts", horizon=1, td_lambda=0.25), context=1)
+    assert {way.planner.td_lambda for way in candidates(agent)} == {0.25}, "lambda is of beam search alone"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +114,65 @@ def test_the_folder_gets_what_was_found(
     planning = json.loads((tmp_path / "config.json").read_text())["planning"]
     assert planning["games"] == {"Pong": {"context": 2, "horizon": 1}}, "what was there before is found anew"
     assert (tmp_path / "model.safetensors").stat().st_mtime_ns == weights
-    assert "Pong with 2 steps of memory, horizon 1" in capsys.readouterr().out
+    assert "Pong beam, horizon 1, lambda 1, memory 2" in capsys.readouterr().out
+
+
+def test_a_game_remembers_a_score_of_its_own(agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent.planning = Planning(PlannerConfig("beam", 2, 1, td_lambda=0.25), context=1)
+    agent.save(tmp_path)
+
+    def scores(agent: Agent, games: list[str], ways: list[Planning], *rest: object) -> dict[str, list[list[float]]]:
+        good = (1, 1.0, 1)
+        return {
+            game: [
+                [10.0, 11.0] if (way.planner.depth, way.planner.td_lambda, way.context) == good else [0.0, 1.0]
+                for way in ways
+            ]
+            for game in games
+        }
+
+    monkeypatch.setattr("jowa.tune._play_all", scores)
+    tune(TuneConfig(tmp_path, games=("Pong",), device="cpu"))
+    planning = json.loads((tmp_path / "config.json").read_text())["planning"]
+    assert planning["games"] == {"Pong": {"context": 1, "horizon": 1, "td_lambda": 1.0}}
+    loaded = Agent.load(tmp_path, device="cpu").planning
+    assert (loaded.of("Pong").planner.td_lambda, loaded.of("Freeway").planner.td_lambda) == (1.0, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"context": 1}, "expected context and horizon"),
+        ({"context": 1, "horizon": 1, "width": 2}, "expected context and horizon"),
+        ({"context": 1, "horizon": 1, "td_lambda": 2.0}, "td_lambda 2.0, expected 0 to 1"),
+        ({"context": 0, "horizon": 1}, "expected 1 and 0 or more"),
+    ],
+)
+def test_what_cannot_be_played_is_refused(own: dict[str, float], message: str) -> None:
+    values = {"planner": dataclasses.asdict(PlannerConfig()), "context": 1, "games": {"Pong": own}}
+    with pytest.raises(CheckpointError, match=message):
+        planning_from_dict(values, "config.json")
+
+
+def test_games_of_different_scores_are_played_in_one_batch(agent: Agent) -> None:
+    """Each as if it were alone: what cannot share a search is searched one kind after the other."""
+    general = Planning(PlannerConfig("beam", 2, 1, td_lambda=0.25), context=1)
+    plannings = {"Pong": general, "Freeway": Planning(PlannerConfig("beam", 3, 1, td_lambda=1.0), context=2)}
+    jobs = [("Pong", 0), ("Freeway", 0), ("Freeway", 1), ("Pong", 1)]
+    together = agent_player(agent, plannings)(jobs)
+    alone = {job: agent_player(agent, plannings)([job]) for job in jobs}
+    frames = np.random.default_rng(0).integers(0, 256, (6, len(jobs), FRAME_SIZE, FRAME_SIZE), np.uint8)
+    differ = False
+    for step, seen in enumerate(frames):
+        playing = [0, 1, 2, 3] if step % 2 else [3, 0, 2]
+        found = together.choose(np.array(playing), seen[playing])
+        together.took(playing, found)
+        for row, slot in enumerate(playing):
+            (expected,) = alone[jobs[slot]].choose(np.array([0]), seen[[slot]])
+            alone[jobs[slot]].took([0], np.array([expected]))
+            assert found[row] == expected
+        differ |= len(set(found.tolist())) > 1
+    assert differ, "always the same action would prove nothing"
 
 
 @pytest.mark.slow

@@ -120,6 +120,8 @@ def evaluate(config: EvaluateConfig) -> None:
     contexts = {game: min(p.context, agent.longest_context(p.planner)) for game, p in plannings.items()}
     settings = {
         "context": contexts, "width": {game: p.planner.width for game, p in plannings.items()},
+        "horizon": {game: p.planner.depth for game, p in plannings.items()},
+        "td_lambda": {game: p.planner.td_lambda for game, p in plannings.items()},
         "planner": dataclasses.asdict(planner),
     }  # fmt: skip
     _play(

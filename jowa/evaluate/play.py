@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jowa.agent import Agent, Planning
+from jowa.agent import Agent, Planning, Player
 from jowa.env.atari import AtariOptions, AtariVector
 from jowa.errors import unknown_name
 from jowa.games import get_game
+from jowa.planner import shared_settings
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,40 @@ MakePlayer = Callable[[Sequence[tuple[str, int]]], Decider]
 
 
 def agent_player(agent: Agent, plannings: Mapping[str, Planning]) -> MakePlayer:
-    """The agent, which plans as ``plannings`` says for each game (the planner's name is the same for all)."""
+    """The agent, which plans as ``plannings`` says for each game.
+
+    Games whose planners can share a batch are decided together, others one kind after the other.
+    """
 
     def make(jobs: Sequence[tuple[str, int]]) -> Decider:
-        chosen = [plannings[game] for game, _ in jobs]
-        planners, contexts = [one.planner for one in chosen], [one.context for one in chosen]
-        player = agent.player([game for game, _ in jobs], planners, contexts)
+        kinds: dict[tuple[object, ...], list[int]] = defaultdict(list)
+        for slot, (game, _) in enumerate(jobs):
+            kinds[shared_settings(plannings[game].planner)].append(slot)
+        players, where = [], {}
+        for kind, slots in enumerate(kinds.values()):
+            chosen = [plannings[jobs[slot][0]] for slot in slots]
+            planners, contexts = [one.planner for one in chosen], [one.context for one in chosen]
+            players.append(agent.player([jobs[slot][0] for slot in slots], planners, contexts))
+            where.update({slot: (kind, place) for place, slot in enumerate(slots)})
 
-        return Decider(lambda slots, frames: player.decide(slots.tolist(), frames).actions, player.took)
+        def parts(slots: Sequence[int]) -> Iterator[tuple[Player, list[int], list[int]]]:
+            """Each player, its own slots, and where in ``slots`` they are."""
+            for kind, player in enumerate(players):
+                rows = [row for row, slot in enumerate(slots) if where[slot][0] == kind]
+                if rows:
+                    yield player, [where[slots[row]][1] for row in rows], rows
+
+        def choose(slots: NDArray[np.int64], frames: NDArray[np.uint8]) -> NDArray[np.int64]:
+            actions = np.empty(len(slots), dtype=np.int64)
+            for player, own, rows in parts(slots.tolist()):
+                actions[rows] = player.decide(own, frames[rows]).actions
+            return actions
+
+        def took(slots: list[int], actions: NDArray[np.int64]) -> None:
+            for player, own, rows in parts(slots):
+                player.took(own, actions[rows])
+
+        return Decider(choose, took)
 
     return make
 

@@ -6,7 +6,7 @@ from jowa.planner.engine import Engine
 from jowa.planner.imagination import Context, Imagination
 from jowa.planner.make import make_planner
 from jowa.planner.mcts import MCTSPlanner
-from jowa.planner.plan import Plan, Planner, PlannerConfig, PlanningError
+from jowa.planner.plan import Plan, Planner, PlannerConfig, PlanningError, shared_settings
 from jowa.planner.rollout import make_engine
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "PlanningError",
     "make_engine",
     "make_planner",
+    "shared_settings",
 ]

@@ -185,15 +185,19 @@ def empty_plan(nodes: dict[str, NDArray[Any]], num_actions: int, keep_frames: bo
     )  # fmt: skip
 
 
+def shared_settings(config: PlannerConfig) -> tuple[object, ...]:
+    """What all roots of a batch must have in common, in the order of :data:`SHARED`."""
+    return tuple(getattr(config, name) for name in SHARED)
+
+
 def check_configs(configs: Sequence[PlannerConfig], own: PlannerConfig, context: Context, longest: int) -> None:
     """Raise ValueError unless every root has settings that can be planned with ``own``'s in one batch."""
     roots = len(context.lengths)
     if len(configs) != roots:
         raise ValueError(f"expected settings for each of {roots} roots, got {len(configs)}")
     for root, config in enumerate(configs):
-        for name in SHARED:
-            if getattr(config, name) != getattr(own, name):
-                raise ValueError(f"settings of root {root} must have the planner's own {', '.join(SHARED)}")
+        if shared_settings(config) != shared_settings(own):
+            raise ValueError(f"settings of root {root} must have the planner's own {', '.join(SHARED)}")
     for root, (steps, config) in enumerate(zip(context.lengths.tolist(), configs, strict=True)):
         if steps + config.depth > longest:
             raise ValueError(

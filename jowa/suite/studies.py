@@ -40,8 +40,8 @@ TRAINING = (
     GameData("Boxing", 40_000, ROUGH, 0.5),
     GameData("Breakout", 40_000, FOLLOWER, 0.5),
     GameData("Freeway", 40_000, SCRIPT, 0.5),
+    GameData("MsPacman", 40_000, LOOK, 5.0),
     GameData("Pong", 40_000, FOLLOWER, 0.5),
-    GameData("SpaceInvaders", 40_000, LOOK, 4.0),
 )
 """Games of the pretraining."""
 
@@ -102,10 +102,12 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
 
 PLANNING_VARIANT = "context-4"
 PLANNING_OPTIONS = (
-    "--model.context-steps", "4", "--data.segment-length", "4", "--stage1.batch-size", "6", "--stage2.batch-size", "6",
+    "--model.context-steps", "4", "--data.segment-length", "4", "--stage1.batch-size", "12",
+    "--stage2.batch-size", "12",
 )  # fmt: skip
-"""The agent whose planner is varied: the usual one imagines one step at most, this one three."""
-PLANNING_GAMES = ("Breakout", "Freeway", "Pong")
+"""The agent whose planner is varied: the usual one imagines one step at most, this one three, and reads twice as many
+frames a step."""
+PLANNING_GAMES = ("Freeway", "MsPacman", "Pong")
 """Those of the training games in which planners are compared; all where none of them is among the games asked for."""
 OWN_PLAN = Planned("beam", width=2, horizon=1, td_lambda=0.25)
 """How ``tiny`` plans by default, beside playing greedily."""
@@ -116,6 +118,7 @@ PLANS = (
     Planned("beam", width=2, horizon=1),
     Planned("beam", width=2, horizon=2),
     Planned("beam", width=2, horizon=3),
+    Planned("beam", width=4, horizon=1),
     Planned("beam", width=4, horizon=2),
     Planned("beam", width=2, horizon=1, td_lambda=0.25),
     Planned("beam", width=2, horizon=2, td_lambda=0.25),
