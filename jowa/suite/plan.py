@@ -168,7 +168,7 @@ class _Small:
         imagined_from = str(round(stage2 * studies.IMAGINED_SHARE))
         chosen = [*SIZES[size].options, *(part.replace("{imagined_from}", imagined_from) for part in options)]
         arguments = commands.train(folder, data, seed, stage1, stage2, chosen, "" if base is None else base.agent)
-        seconds = stage2 * SIZES[size].step_seconds * (2 if "combo" in variant else 1)
+        seconds = stage2 * SIZES[size].step_seconds * studies.STEP_FACTORS.get(variant, 1.0)
         seconds += stage1 * studies.STAGE1_SECONDS
         needs = tuple(self.recorded) if base is None else (base.job, self.tokens[0])
         return self._trained(

@@ -107,6 +107,8 @@ PLANNING_OPTIONS = (
 )  # fmt: skip
 """The agent whose planner is varied: the usual one imagines one step at most, this one three, and reads twice as many
 frames a step."""
+STEP_FACTORS = {"combo": 2.0, PLANNING_VARIANT: 1.65}
+"""By variant: how much longer its steps take than the plain agent's of that size."""
 PLANNING_GAMES = ("Freeway", "MsPacman", "Pong")
 """Those of the training games in which planners are compared; all where none of them is among the games asked for."""
 OWN_PLAN = Planned("beam", width=2, horizon=1, td_lambda=0.25)
