@@ -1,8 +1,8 @@
 """``python -m jowa.tune AGENT``: find how an agent plays each of its games best, and remember it.
 
 The paper chooses context and width for every game.  What suits a game follows from its data, too: who recorded it by a
-pattern in time can be imitated with a memory alone, and elsewhere a memory tempts a critic to repeat itself.  Where
-rewards are near, imagined states are worth more than what Q says of the actions, and elsewhere less.
+pattern in time can be imitated with a memory alone, and elsewhere a memory tempts a critic to repeat itself.  Where a
+critic tells moments apart better than actions, imagined states are worth more than what Q says of the actions.
 """
 
 from __future__ import annotations
