@@ -169,7 +169,7 @@ class Agent:
             "tokenizer": dataclasses.asdict(self.tokenizer.config),
             "model": dataclasses.asdict(self.model.config),
             "tasks": self.tasks,
-            "planning": _planning_to_dict(self.planning),
+            "planning": dataclasses.asdict(self.planning),
         }
         atomic_write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
@@ -379,15 +379,6 @@ def planning_from_dict(values: object, where: str) -> Planning:
         return Planning(config_from_dict(PlannerConfig, values["planner"], where), context, own)
     except UsageError as error:
         raise CheckpointError(f"{where}: {error}") from error
-
-
-def _planning_to_dict(planning: Planning) -> dict[str, object]:
-    """What :func:`planning_from_dict` reads; a game's own lambda only where it has one."""
-    values = dataclasses.asdict(planning)
-    for game, own in planning.games.items():
-        if own.td_lambda is None:
-            del values["games"][game]["td_lambda"]
-    return values
 
 
 def _game_planning(game: str, values: object, where: str) -> GamePlanning:

@@ -112,7 +112,9 @@ def test_the_folder_gets_what_was_found(
     monkeypatch.setattr("jowa.tune._play_all", scores)
     assert tune(TuneConfig(tmp_path, device="cpu")) == tmp_path
     planning = json.loads((tmp_path / "config.json").read_text())["planning"]
-    assert planning["games"] == {"Pong": {"context": 2, "horizon": 1}}, "what was there before is found anew"
+    assert planning["games"] == {"Pong": {"context": 2, "horizon": 1, "td_lambda": None}}, (
+        "what was there before is found anew"
+    )
     assert (tmp_path / "model.safetensors").stat().st_mtime_ns == weights
     assert "Pong beam, horizon 1, lambda 1, memory 2" in capsys.readouterr().out
 
