@@ -24,6 +24,7 @@ PLANNERS = {
     "none": PlannerConfig("none"),
     "none, cautious": PlannerConfig("none", uncertainty=1.0),
     "beam, width 2": PlannerConfig("beam", width=2, horizon=1),
+    "beam, width 2, lambda 0.25": PlannerConfig("beam", width=2, horizon=1, td_lambda=0.25),
     "beam, width 4": PlannerConfig("beam", width=4, horizon=1),
     "mcts, 4 simulations": PlannerConfig("mcts", horizon=1, simulations=4),
     "mcts, 16 simulations": PlannerConfig("mcts", horizon=1, simulations=16),

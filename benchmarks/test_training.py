@@ -30,7 +30,8 @@ from jowa.types import Batch
 
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda", 0) if CUDA else torch.device("cpu")
-SEGMENTS_ON_A_CPU = 4
+SEGMENTS_ON_A_CPU = {1: 2, 2: 4}
+"""By stage; two are the fewest whose share of frames for the tokenizer makes whole segments of eight."""
 
 
 def sized(preset: str, segments: int | None, pieces: int = 1, compiled: str = "auto") -> TrainConfig:
@@ -134,7 +135,7 @@ def fewest_pieces(preset: str, stage: int, make: Any) -> int:
 def test_a_step(compare, preset: str, stage: int) -> None:
     if CUDA and preset == "tiny":
         pytest.skip("tiny is for a CPU")
-    segments = 512 if CUDA else None if preset == "tiny" else SEGMENTS_ON_A_CPU if stage == 2 else 1
+    segments = 512 if CUDA else None if preset == "tiny" else SEGMENTS_ON_A_CPU[stage]
     pieces = [fewest_pieces(preset, stage, make) for make in (fast_step, plain_step)] if CUDA else [1, 1]
     ours, rival = (sized(preset, segments, count) for count in pieces)
     dtype = choose_precision(ours.precision, DEVICE)
