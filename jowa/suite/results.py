@@ -153,13 +153,13 @@ def _read_result(folder: Path, path: Path) -> Result:
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}): delete it and run the suite again") from error
+        raise DataError(f"{path} cannot be read ({error}): move it away and run the suite again") from error
     if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
         raise DataError(f"{path} is no result of format {FORMAT}: move it away, or run the suite again")
     try:
         result = _from_json(document, str(path))
     except (CheckpointError, UsageError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(f"{path} is no result ({error}): delete it and run the suite again") from error
+        raise DataError(f"{path} is no result ({error}): name the folder of a suite") from error
     if path != folder / f"{result.id}.json":
         raise DataError(f"{path} holds the result {result.id}: give it back its name")
     return result
