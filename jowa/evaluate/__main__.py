@@ -17,7 +17,7 @@ from jowa.agent import Agent, Planning
 from jowa.errors import UsageError, command
 from jowa.evaluate.play import MakePlayer, Protocol, agent_player, get_protocol, noting, play, steps_of
 from jowa.evaluate.published import published
-from jowa.evaluate.report import check_writable, results_document, score_table, write_results
+from jowa.evaluate.report import check_writable, own_path, results_document, score_table, write_results
 from jowa.evaluate.rivals import rival_player
 from jowa.evaluate.scores import summarise
 from jowa.games import get_game
@@ -84,7 +84,8 @@ class EvaluateConfig:
     """Precision of the computation; auto: bfloat16 on a GPU, float32 on a CPU."""
     out: Path | None = None
     """JSON file to write; default: evaluation-<planner>-<protocol>.json in the agent's folder, or in
-    runs/played/<agent> for one that is shipped or of the hub."""
+    runs/played/<agent> for one that is shipped or of the hub, with -2, -3, ... where scores of other games or settings
+    have that name."""
 
     def check(self) -> None:
         """Raise :class:`UsageError` for values that cannot be played with."""
@@ -175,9 +176,15 @@ def _play(
     settings: dict[str, Any],
 ) -> None:  # fmt: skip
     """Play ``games`` in one batch and report; ``how`` and ``name``: what the player is called, in text and files."""
-    path = config.out or output_folder(config.agent) / f"evaluation-{name}-{config.protocol}.json"
-    check_writable(path)
     protocol = config.rules()
+    own = {
+        "agent": str(config.agent), "episodes": config.episodes, "seed": config.seed,
+        "protocol": dataclasses.asdict(protocol),
+    }  # fmt: skip
+    path = config.out or own_path(
+        output_folder(config.agent) / f"evaluation-{name}-{config.protocol}.json", own | settings, games
+    )
+    check_writable(path)
     print(
         f"playing {config.episodes} episode(s) of {', '.join(games)}, at most {protocol.max_steps:,} agent steps each, "
         f"{how}", flush=True,
@@ -185,10 +192,6 @@ def _play(
     with steps_progress(f"playing, {how}", config.episodes * len(games), "episodes") as advance:
         played = play(player, games, config.episodes, protocol, config.seed, config.batch, noting(advance))
     results = [summarise(game, [p.score for p in played if p.game == game]) for game in games]
-    own = {
-        "agent": str(config.agent), "episodes": config.episodes, "seed": config.seed,
-        "protocol": dataclasses.asdict(protocol),
-    }  # fmt: skip
     document = results_document(own | settings, results, device) | {"steps": steps_of(played)}
     write_results(path, document)
     Console().print(score_table(f"{config.agent}: {name}, protocol {config.protocol}", results, document))

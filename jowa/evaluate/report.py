@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import itertools
 import json
 import tempfile
 from collections.abc import Sequence
@@ -32,6 +33,23 @@ def results_document(settings: dict[str, Any], results: Sequence[GameScore], dev
         "games": [dataclasses.asdict(result) for result in results],
         **{name: None if value is None else dataclasses.asdict(value) for name, value in aggregates.items()},
     }
+
+
+def own_path(path: Path, settings: dict[str, Any], games: Sequence[str]) -> Path:
+    """``path``, or beside it the first of ``-2``, ``-3``, ... that is free, or holds results of these very ``settings``
+    and ``games``: what was measured in another way stays."""
+    wanted = json.loads(json.dumps(settings)), list(games)
+    others = (path.with_stem(f"{path.stem}-{count}") for count in itertools.count(2))
+    return next(one for one in itertools.chain([path], others) if not one.exists() or _played(one) == wanted)
+
+
+def _played(path: Path) -> tuple[object, list[str]] | None:
+    """Settings and games of a results file; None where it holds none."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return document["settings"], [row["game"] for row in document["games"]]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def check_writable(path: Path) -> None:

@@ -159,7 +159,7 @@ def _read_result(folder: Path, path: Path) -> Result:
     try:
         result = _from_json(document, str(path))
     except (CheckpointError, UsageError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(f"{path} is no result ({error}): name the folder of a suite") from error
+        raise DataError(f"{path} is no result ({error}): name the folder of a suite, or move it away") from error
     if path != folder / f"{result.id}.json":
         raise DataError(f"{path} holds the result {result.id}: give it back its name")
     return result

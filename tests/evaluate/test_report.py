@@ -13,7 +13,15 @@ from rich.console import Console
 import jowa
 from jowa.errors import UsageError
 from jowa.evaluate import summarise
-from jowa.evaluate.report import check_writable, interval, number, results_document, score_table, write_results
+from jowa.evaluate.report import (
+    check_writable,
+    interval,
+    number,
+    own_path,
+    results_document,
+    score_table,
+    write_results,
+)
 
 
 @pytest.fixture
@@ -39,6 +47,21 @@ def test_the_document_survives_json_and_names_what_it_is(document: dict[str, Any
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a folder"):
         check_writable(tmp_path)
+
+
+def test_what_was_measured_in_another_way_stays(document: dict[str, Any], tmp_path: Path) -> None:
+    path, settings = tmp_path / "evaluation-none-sticky.json", {"episodes": 3, "context": {"Pong": 1}}
+    games = [row["game"] for row in document["games"]]
+    assert own_path(path, settings, games) == path
+    write_results(path, document | {"settings": settings})
+    assert own_path(path, settings, games) == path, "the same again takes its own place"
+    second = tmp_path / "evaluation-none-sticky-2.json"
+    assert own_path(path, settings | {"episodes": 4}, games) == second
+    assert own_path(path, settings, [*games, "Boxing"]) == second
+    for damaged in ("", "[]", '{"settings": 1}', '{"settings": 1, "games": [2]}'):
+        second.write_text(damaged)
+        third = tmp_path / "evaluation-none-sticky-3.json"
+        assert own_path(path, settings | {"episodes": 4}, games) == third, "what cannot be read is not written over"
 
 
 def test_the_table_prints(document: dict[str, Any]) -> None:
