@@ -6,6 +6,7 @@ import contextlib
 import io
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any, TypeVar
 
 from jowa.errors import UsageError
@@ -65,5 +66,7 @@ def summary(box: str) -> str:
         elif row:
             parts[-1].append(row)
     what = " ".join(parts[0]).rstrip(".")
-    meant = [row.split()[0] for part in parts if part[:1] == ["Perhaps you meant:"] for row in part if row[:2] == "--"]
+    rows = [row for part in parts if part[:1] == ["Perhaps you meant:"] for row in part]
+    # A row begins with all names of one option: --on, --off.
+    meant = [name.rstrip(",") for row in rows for name in takewhile(lambda word: word[:2] == "--", row.split())]
     return f"{what}; did you mean {' or '.join(meant)}?" if meant else what

@@ -115,6 +115,7 @@ def test_a_mistake_in_the_call_is_one_line_and_exit_code_2(command: Any, name: s
     ("module", "options", "said"),
     [
         ("jowa.train", ["--stage1.stepz", "3"], "--stage1.stepz, 3; did you mean --stage1.steps"),
+        ("jowa.train", ["--no-checkpoint.asynchronous"], "or --checkpoint.no-asynchronous?"),
         ("jowa.train", ["--evaluation.protocol", "stick"], "protocol"),
         ("jowa.train", ["--seed", "one"], "seed"),
         ("jowa.evaluate", ["nowhere", "--planner", "beams"], "planner"),

@@ -19,7 +19,7 @@ from jowa.games import get_game
 from jowa.options import parse_options
 from jowa.suite import paper, studies
 from jowa.suite.jobs import Job, chosen
-from jowa.suite.ledger import RESULTS, Ledger, check_same_study, only_one
+from jowa.suite.ledger import RESULTS, Ledger, check_same_study, note_study, only_one
 from jowa.suite.plan import Asked, small_study
 from jowa.suite.runner import Outcome, Runner, threads_of
 
@@ -125,10 +125,11 @@ def run(config: SuiteConfig) -> None:
     study = config.study()
     ledger, jobs = Ledger(config.out, study), chosen(study, config.only)
     if config.dry_run or config.action == "status":
+        check_same_study(config.out, config.settings())
         _list(config, ledger, jobs)
         return
     with only_one(config.out) as lock:
-        check_same_study(config.out, config.settings())
+        note_study(config.out, config.settings())
         for name in ledger.supersede():
             print(f"settings of {name} have changed: what it made is in {config.out / 'superseded'}", flush=True)
         _keep_missing(ledger)

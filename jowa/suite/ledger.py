@@ -147,26 +147,32 @@ class Ledger:
         atomic_write_text(self._path(name), json.dumps(dataclasses.asdict(entry), indent=1) + "\n")
 
 
+def note_study(out: Path, settings: dict[str, Any]) -> None:
+    """Note a study's settings in its folder; as :func:`check_same_study` if it was begun with others."""
+    check_same_study(out, settings)
+    if not (out / SETTINGS).exists():
+        atomic_write_text(out / SETTINGS, json.dumps(settings, indent=1) + "\n")
+
+
 def check_same_study(out: Path, settings: dict[str, Any]) -> None:
-    """Note a study's settings in its folder; raise :class:`UsageError` if it was begun with others."""
+    """Raise :class:`UsageError` if the study in ``out``, where there is one, was begun with other settings."""
     path = out / SETTINGS
-    if path.exists():
-        try:
-            before: Any = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"{path} is damaged ({error}): choose another --out, or restore it") from error
-        for name, value in settings.items():
-            if before.get(name) != value:
-                raise UsageError(
-                    f"the study in {out} was begun with {name} {_plain(before.get(name))}, now it is {_plain(value)}: "
-                    "use the same, or choose another --out"
-                )
-    else:
-        atomic_write_text(path, json.dumps(settings, indent=1) + "\n")
+    if not path.exists():
+        return
+    try:
+        before: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}): choose another --out, or restore it") from error
+    for name, value in settings.items():
+        if before.get(name) != value:
+            raise UsageError(
+                f"the study in {out} was begun with {name} {_plain(before.get(name))}, now it is {_plain(value)}: "
+                "use the same, or choose another --out"
+            )
 
 
 def _plain(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return (" ".join(map(str, value)) or "none named") if isinstance(value, list) else str(value)
 
 
 @contextmanager

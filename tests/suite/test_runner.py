@@ -15,7 +15,7 @@ import pytest
 
 from jowa.errors import DataError, UsageError
 from jowa.suite.jobs import OUT, Job, Measured, chosen, fingerprints, followers
-from jowa.suite.ledger import Ledger, check_same_study, only_one
+from jowa.suite.ledger import Ledger, check_same_study, note_study, only_one
 from jowa.suite.runner import Outcome, Runner, child_environment
 
 SECONDS = 30.0
@@ -209,9 +209,13 @@ def test_only_one_at_a_time_and_children_of_the_killed_count(tmp_path: Path) -> 
 
 def test_another_study_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     check_same_study(tmp_path, {"scale": 1.0, "games": ["Pong"]})
-    check_same_study(tmp_path, {"scale": 1.0, "games": ["Pong"]})
+    assert list(tmp_path.iterdir()) == [], "who only looks writes nothing"
+    note_study(tmp_path, {"scale": 1.0, "games": ["Pong"]})
+    note_study(tmp_path, {"scale": 1.0, "games": ["Pong"]})
     with pytest.raises(UsageError, match=r"was begun with scale 1\.0, now it is 0\.5: use the same, or choose another"):
         check_same_study(tmp_path, {"scale": 0.5, "games": ["Pong"]})
+    with pytest.raises(UsageError, match="begun with games Pong, now it is none named: use the same"):
+        check_same_study(tmp_path, {"scale": 1.0, "games": []})
 
 
 def test_damage_is_named(tmp_path: Path) -> None:

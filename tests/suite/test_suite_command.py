@@ -97,5 +97,6 @@ def test_a_very_small_study(command: Any, tmp_path: Path) -> None:
     assert "jowa M has 1 of 3 seeds" in done.stdout and not (tmp_path / "s/work/jowa-M-seed0/checkpoints").exists()
     again = command("jowa.suite", *small)
     assert again.returncode == 0 and "started" not in again.stderr and "8 of 8 jobs done" in again.stdout
-    refused = command("jowa.suite", *small[:3], "1.0", *small[4:])
-    assert refused.returncode == 2 and "begun with scale 0.0005, now it is 1.0" in refused.stderr
+    for action in ((), ("status",), ("--dry-run",)):
+        refused = command("jowa.suite", *action, *small[:3], "1.0", *small[4:])
+        assert refused.returncode == 2 and "begun with scale 0.0005, now it is 1.0" in refused.stderr
