@@ -24,7 +24,6 @@ from jowa.model.transformer import Attend, SelfAttention
 from jowa.tokenizer import Tokenizer
 from jowa.train.config import TrainConfig
 from jowa.train.distributed import Place
-from jowa.train.feed import Feed
 from jowa.train.loop import Trainer
 from jowa.types import Batch
 
@@ -97,6 +96,8 @@ def comparable(config: TrainConfig, stage: int, steps: int) -> TrainConfig:
 
 def both_curves(config: TrainConfig, stage: int, place: Place) -> tuple[Curve, Curve]:
     """What each step of a :func:`comparable` run reports: the trainer's, and the plain one's from the same weights."""
+    from jowa.train.feed import Feed  # here: a step alone reads no store
+
     trainer, curve = Trainer(config, place), Curve()
     tokenizer, objective = copy.deepcopy(trainer.tokenizer), copy.deepcopy(trainer.objective)
     with closing(Feed(config, place)) as feed:

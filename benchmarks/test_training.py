@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from benchmarks.plain_training import PlainStep, both_curves, comparable
-from jowa.data.record import RecordConfig, record
 from jowa.devices import choose_precision, precision_name
 from jowa.model import WorldActionModel
 from jowa.model.objective import Objective
@@ -160,12 +159,30 @@ def test_a_step(compare, preset: str, stage: int) -> None:
         compare.note(f"peak memory of stage {stage}", shapes, ours_GiB=peaks[0], rival_GiB=peaks[1])
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not CUDA, reason="waits for a GPU: whether a step waits for one")
+@pytest.mark.parametrize("stage", [2, 1])
+def test_a_step_never_waits_for_the_gpu(stage: int) -> None:
+    step = fast_step(sized("40M", 16), stage)
+    for _ in range(3):  # these compile, load kernels, and take memory
+        step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step(), step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 CURVE_STEPS = 200
 
 
 @pytest.mark.parametrize("stage", [1, 2])
 def test_the_loss_curves(compare, tmp_path: Path, stage: int) -> None:
     """The fast path and the plain one, from the same weights on the same real frames: every loss, step by step."""
+    for package in ("ale_py", "cv2", "google_crc32c", "numcodecs", "zarr"):
+        pytest.importorskip(package, reason="real frames are recorded and read with it: pip install -e . brings it")
+    from jowa.data.record import RecordConfig, record
+
     games, steps = ("Freeway", "Pong"), 1_000
     record(RecordConfig(tmp_path / "data", games, steps=steps, policies=("random",), max_steps=500, workers=1))
     config = get_train_preset("tiny")

@@ -148,3 +148,28 @@ def code_embeddings(codes: Tensor, table: Tensor, generator: torch.Generator) ->
     projection = torch.randn(len(singular), table.shape[1], generator=generator).to(codes.device)
     embedded = (left * singular.sqrt()) @ projection
     return embedded * (table.std() / embedded.std())
+
+
+RIDGE = 0.01
+"""Of the codes' largest singular value: directions in which they vary less than this say nothing."""
+
+
+@torch.no_grad()
+def carry_over(table: Tensor, before: Tensor, codes: Tensor) -> Tensor:
+    """float (V, D): ``table``, whose rows belonged to the codes ``before`` (V, C), for ``codes`` float (V, C).
+
+    A code that has moved stands for another patch, so what its row had learned is of no use.  It gets what a linear
+    map, fitted by ridge regression from all of ``before`` to ``table``, says of it, spread out as ``table`` is: a patch
+    like one that the model knows then looks alike to it.  Rows of codes that stayed are kept.
+    """
+    moved = (codes != before).any(1)
+    if not moved.any() or moved.all():
+        return table.clone()
+    centre, mean = before.mean(0), table.mean(0)
+    left, singular, right = torch.linalg.svd((before - centre).float(), full_matrices=False)
+    shrunk = singular / (singular.square() + (RIDGE * singular[0]).square())
+    offsets = ((codes[moved] - centre).float() @ right.T * shrunk) @ (left.T @ (table - mean).float())
+    spread = (table - mean).square().mean().sqrt() / offsets.square().mean().sqrt().clamp_min(1e-12)
+    carried = table.clone()
+    carried[moved] = mean + (offsets * spread).to(table.dtype)
+    return carried

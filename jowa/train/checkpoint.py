@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.storage import WriteResult
@@ -175,6 +174,8 @@ class CheckpointWriter(FileSystemWriter):
 
 def _checksum(path: Path) -> str:
     """CRC-32C of a file, in hexadecimal digits."""
+    import google_crc32c  # here: a step of training is measured where there are only torch, Triton and NumPy
+
     checksum = 0
     with path.open("rb") as file:
         while piece := file.read(_READ):

@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from jowa.data.store import EpisodeStore
-from jowa.data.tokens import TOKENS
 from jowa.errors import CheckpointError, UsageError
 from jowa.files import atomic_write_text
 from jowa.train.checkpoint import checkpoints, refuse_old_format, remove_leftovers
@@ -91,6 +89,8 @@ def write_settings(config: RunSettings) -> None:
 
     Raises :class:`UsageError` when a run found there was trained on a data set of another extent.
     """
+    from jowa.data.store import EpisodeStore
+
     store = EpisodeStore.open(config.data.path)
     extent = {game: store.num_steps(game) for game in config.data.games if game in store.games}
     document = settings_document(config)
@@ -109,6 +109,8 @@ def _refuse_strangers(out: Path) -> None:
 
 def clear(out: Path) -> None:
     """Delete everything that a run writes, and nothing else."""
+    from jowa.data.tokens import TOKENS
+
     for name in (CHECKPOINTS, AGENT, METRICS, TOKENS, PROFILE, "wandb"):
         if (out / name).exists():
             shutil.rmtree(out / name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch.profiler import record_function
 from jowa.agent import Agent
 from jowa.devices import choose_precision
 from jowa.errors import CheckpointError
-from jowa.model import WorldActionModel, code_embeddings
+from jowa.model import WorldActionModel, carry_over, code_embeddings
 from jowa.model.objective import Objective, target_counts
 from jowa.tokenizer import CodebookStatistics
 from jowa.tokenizer.losses import usage_and_perplexity
@@ -21,7 +21,6 @@ from jowa.tokenizer.patches import fit_patches
 from jowa.train.checkpoint import WAY_OUT
 from jowa.train.config import TrainConfig
 from jowa.train.distributed import Place
-from jowa.train.feed import Feed
 from jowa.train.folder import CHECKPOINTS, settings_document
 from jowa.train.imagined import Imaginer
 from jowa.train.optim import set_learning_rate, tokenizer_optimizer, world_optimizer
@@ -34,6 +33,9 @@ from jowa.train.step import Part, add_to, sum_of
 from jowa.train.stop import Stopped, StopRequests, stop_at_once
 from jowa.train.watch import BAD_BATCH, Readings, bad_part, bad_steps_error, observations, save_bad_batch
 from jowa.types import Batch
+
+if TYPE_CHECKING:  # it reads stores, which needs packages that a step does without
+    from jowa.train.feed import Feed
 
 TOKENIZER, WORLD, JOINT = "tokenizer", "world", "joint"
 """Names of the parts that train: in stage 1 the first two, in stage 2 the last."""
@@ -181,12 +183,17 @@ class Trainer:
     def _fit_codes(self, feed: Feed) -> None:
         """Cluster patches of the data set into codes, in the main process; the others take them over."""
         codes = self.tokenizer.embedding.weight.data
+        before = codes.clone()
+        keep = self.config.start_from is not None and not self.config.from_scratch
         with stop_at_once():
             if self.place.is_main:
-                keep = self.config.start_from is not None and not self.config.from_scratch
                 codes.copy_(fit_patches(codes, feed.distinct_patches(), self.config.seed, keep))
             self.place.barrier()
         self.place.broadcast(codes)
+        if keep:
+            self._carry_over(before, codes)
+        elif not self.config.stage1.steps and self.config.stage1.world_from_codebook:
+            self._embed_codes_alike()
 
     def _encode(self, feed: Feed) -> None:
         """Have the tokens of the data set, of a tokenizer that no longer trains."""
@@ -337,6 +344,13 @@ class Trainer:
     def _embed_codes_alike(self) -> None:
         table, generator = self.model.frame_embedding.weight, torch.Generator().manual_seed(self.config.seed)
         write_whole(table, code_embeddings(self.tokenizer.embedding.weight, whole(table), generator))
+
+    @torch.no_grad()
+    def _carry_over(self, before: Tensor, codes: Tensor) -> None:
+        logits = self.model.frame_head[-1]
+        for table in (self.model.frame_embedding.weight, logits.weight):
+            write_whole(table, carry_over(whole(table), before, codes))
+        write_whole(logits.bias, carry_over(whole(logits.bias)[:, None], before, codes)[:, 0])
 
     def save(self, now: bool = False) -> None:
         """Have a checkpoint written, in the background unless the settings say otherwise; all processes must ask.

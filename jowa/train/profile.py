@@ -11,17 +11,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from jowa.files import atomic_write
 from jowa.model.objective import Objective
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 WARM_UP = 5
 """Steps before a profile, in which memory is first taken and code is compiled."""
@@ -81,6 +82,8 @@ class Profiler:
             count = self._seen[self._stage] - WARM_UP
             path = self.folder / f"stage{self._stage}-step-{self._first:08d}.json"
             atomic_write(path, lambda temporary: running.export_chrome_trace(str(temporary)))
+            from rich.console import Console
+
             Console().print(table(running, self._stage, count, seconds, self.device))
             print(f"trace for chrome://tracing or ui.perfetto.dev: {path}", flush=True)
 
@@ -177,6 +180,8 @@ def shares(events: Any, device: torch.device) -> dict[str, float]:
 
 def table(taken: profile, stage: int, steps: int, seconds: float, device: torch.device) -> Table:
     """Where the time of ``steps`` went, which took ``seconds`` in all."""
+    from rich.table import Table
+
     kind = "time of the GPU's kernels" if device.type == "cuda" else "time"
     result = Table("part of a step", title=f"stage {stage}, {steps} steps, {seconds / steps * 1e3:.4g} ms each: {kind}")
     for name in ("ms a step", "share"):

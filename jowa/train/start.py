@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from jowa.agent import Agent, Planning, read_planning
@@ -49,6 +50,16 @@ def take_weights(config: TrainConfig, tokenizer: Tokenizer, model: WorldActionMo
         _check_alike(config.start_from, "model", agent.model.config, model.config)
         tokenizer.load_state_dict(tokenizer.state_dict() | agent.tokenizer.state_dict())
         model.load_state_dict(agent.model.state_dict())
+        _start_new_tasks(config, set(agent.tasks.values()), model)
+
+
+@torch.no_grad()
+def _start_new_tasks(config: TrainConfig, trained: set[int], model: WorldActionModel) -> None:
+    """Begin task embeddings that no game has trained at the mean of those that were: the rest knows no others."""
+    known = sorted(trained)
+    for task in set(task_ids(config).values()) - trained:
+        for table in (model.frame_task_embedding.weight, model.action_task_embedding.weight):
+            table[task] = table[known].mean(0)
 
 
 def _check_alike(folder: Path, part: str, theirs: object, ours: object) -> None:

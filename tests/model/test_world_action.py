@@ -11,7 +11,7 @@ import torch
 
 from jowa.config import PRESETS, ModelConfig
 from jowa.errors import CheckpointError, UsageError
-from jowa.model import WorldActionModel, code_embeddings
+from jowa.model import WorldActionModel, carry_over, code_embeddings
 from jowa.model.__main__ import count_parameters
 from jowa.model.heads import expectation, q_distribution
 from jowa.model.layout import action_positions, frame_head_positions, interleave, value_positions
@@ -249,3 +249,16 @@ def test_similar_codes_start_with_similar_embeddings() -> None:
     assert ball.mean() / background > 2 * (plain[1:20] - plain[:1]).norm(dim=1).mean() / (plain[0] - plain[20]).norm()
     twice = torch.cdist(start[1:2], start)[0]
     assert twice[0] < twice[2:20].mean() < twice[20:].mean()
+
+
+def test_a_code_that_moves_takes_what_the_model_knows_of_its_patch() -> None:
+    """Rows that follow from the codes, but for noise: a moved code's row is what follows from its new patch."""
+    generator = torch.Generator().manual_seed(0)
+    codes, weights = torch.randn(200, 12, generator=generator), torch.randn(12, 16, generator=generator)
+    table = codes @ weights + 3.0 + 0.1 * torch.randn(200, 16, generator=generator)
+    after = codes.clone()
+    after[150:] = torch.randn(50, 12, generator=generator)
+    carried, wanted = carry_over(table, codes, after), after @ weights + 3.0
+    assert torch.equal(carried[:150], table[:150])
+    assert (carried[150:] - wanted[150:]).std() < 0.15 * (table[150:] - wanted[150:]).std()
+    assert torch.equal(carry_over(table, codes, codes), table)

@@ -13,6 +13,7 @@ import torch
 from jowa.agent import Agent
 from jowa.config import TokenizerConfig
 from jowa.data.store import EpisodeStore
+from jowa.model import carry_over, code_embeddings
 from jowa.tokenizer import Tokenizer
 from jowa.tokenizer.patches import PIXELS
 from jowa.train.config import TrainConfig
@@ -73,6 +74,31 @@ def test_fine_tuning_keeps_the_codes_that_the_new_game_uses(
     assert not torch.equal(after.embedding.weight, before.tokenizer.embedding.weight)
     frozen = run_trainer(small_config(changes | {"out": tmp_path / "frozen"})).tokenizer
     assert frozen.fingerprint() == Agent.load(tmp_path / "agent", "cpu").tokenizer.fingerprint()
+
+
+def test_what_a_model_knows_of_patches_goes_with_them(
+    small_config: Callable[..., TrainConfig], run_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    """The embedding and the logits of codes that moved follow from the patches that they now stand for."""
+    many = PATCHES | {"tokenizer.vocab_size": 256, "model.vocab_size": 256}
+    before = run_trainer(small_config(many | {"out": tmp_path / "before"})).agent()
+    before.save(tmp_path / "agent")
+    changes = many | {
+        "start_from": tmp_path / "agent", "stage1.steps": 0, "data.games": ("Robotank",), "stage2.steps": 1,
+        "stage2.train_tokenizer": True, "stage2.learning_rate": 1e-12, "optimizer.weight_decay": 0.0,
+    }  # fmt: skip
+    after = run_trainer(small_config(changes))
+    codes, old = after.tokenizer.embedding.weight, before.tokenizer.embedding.weight
+    moved = (codes != old).any(1)
+    assert moved.any() and not moved.all()
+    for name in ("frame_embedding.weight", "frame_head.2.weight"):
+        now, then = after.model.state_dict()[name], before.model.state_dict()[name]
+        torch.testing.assert_close(now, carry_over(then, old, codes), atol=1e-6, rtol=1e-5)
+        assert not torch.allclose(now[moved], then[moved]) and torch.allclose(now[~moved], then[~moved], atol=1e-6)
+    scratch = run_trainer(small_config(changes | {"from_scratch": True, "out": tmp_path / "scratch"}))
+    table, codes = scratch.model.frame_embedding.weight, scratch.tokenizer.embedding.weight
+    wanted = code_embeddings(codes, table, torch.Generator().manual_seed(scratch.config.seed))
+    assert torch.corrcoef(torch.stack([table.flatten(), wanted.flatten()]))[0, 1] > 0.999
 
 
 def test_two_processes_find_the_same_codes_as_one(

@@ -74,6 +74,17 @@ def test_it_starts_with_the_agents_weights_and_both_parts_train(fine: Any, run_t
     assert not same(done.tokenizer, agent.tokenizer) and not same(done.model.transformer, agent.model.transformer)
 
 
+def test_a_task_that_is_new_to_the_agent_starts_between_those_it_knows(fine: Any, alone: Any) -> None:
+    config = fine()
+    agent, model = Agent.load(config.start_from, "cpu"), Trainer(config, alone).model
+    ((game, new),) = task_ids(config).items()
+    known = list(agent.tasks.values())
+    assert game not in agent.tasks and new not in known
+    for name in ("frame_task_embedding", "action_task_embedding"):
+        now, then = getattr(model, name).weight, getattr(agent.model, name).weight
+        assert torch.equal(now[new], then[known].mean(0)) and torch.equal(now[known], then[known])
+
+
 def test_a_frozen_tokenizer_stays(fine: Any, run_trainer: Any) -> None:
     config = fine({"stage2.train_tokenizer": False})
     assert same(run_trainer(config).tokenizer, Agent.load(config.start_from, "cpu").tokenizer)
