@@ -348,6 +348,7 @@ class Trainer:
     @torch.no_grad()
     def _carry_over(self, before: Tensor, codes: Tensor) -> None:
         logits = self.model.frame_head[-1]
+        assert isinstance(logits, nn.Linear)
         for table in (self.model.frame_embedding.weight, logits.weight):
             write_whole(table, carry_over(whole(table), before, codes))
         write_whole(logits.bias, carry_over(whole(logits.bias)[:, None], before, codes)[:, 0])
