@@ -26,14 +26,22 @@ import tyro
 from torch import Tensor
 from torch.nn import functional
 
-from jowa.config import LOCAL_TOKENIZER, PRESETS, TOKENS_PER_FRAME, TokenizerConfig
+from jowa.config import (
+    LOCAL_TOKENIZER,
+    PRESETS,
+    TOKENS_PER_FRAME,
+    WEIGHT_FREE,
+    ObjectiveConfig,
+    TokenizerConfig,
+    TokenizerLossConfig,
+)
 from jowa.data.store import EpisodeStore
 from jowa.devices import device_name
 from jowa.files import atomic_write_text
 from jowa.games import get_game
 from jowa.model import WorldActionModel
-from jowa.model.objective import Objective, ObjectiveConfig
-from jowa.tokenizer import WEIGHT_FREE, Tokenizer, TokenizerLossConfig
+from jowa.model.objective import Objective
+from jowa.tokenizer import Tokenizer
 from jowa.tokenizer.dataset import unique_patches
 from jowa.tokenizer.patches import PIXELS, ROUNDS, fit_patches
 from jowa.tokenizer.quality import measure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -107,7 +106,7 @@ def _results(scores: Sequence[CardScore]) -> list[dict[str, object]]:
                 {
                     "type": "mean_reward",
                     "name": f"mean score, {score.player}, {score.protocol}",
-                    "value": f"{score.mean:.1f} [{score.low:.1f}, {score.high:.1f}]",
+                    "value": f"{score.mean:.1f} {_interval(score)}".rstrip(),
                 }
             ],
         }
@@ -122,6 +121,11 @@ def _score_table(scores: Sequence[CardScore]) -> str:
         "| --- | --- | --- | ---: | ---: | ---: |",
     ]
     for score in scores:
-        game, player, protocol, mean, low, high, episodes = dataclasses.astuple(score)
-        rows.append(f"| {game} | {player} | {protocol} | {mean:,.1f} | [{low:,.1f}, {high:,.1f}] | {episodes} |")
+        who = f"{score.game} | {score.player} | {score.protocol}"
+        rows.append(f"| {who} | {score.mean:,.1f} | {_interval(score)} | {score.episodes} |")
     return "\n".join(rows)
+
+
+def _interval(score: CardScore) -> str:
+    """The 95% interval of the mean; nothing for one episode, which has none."""
+    return f"[{score.low:,.1f}, {score.high:,.1f}]" if score.episodes > 1 else ""

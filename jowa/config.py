@@ -1,4 +1,6 @@
-"""Every setting of the networks as frozen dataclasses, and the presets tiny, 40M, 70M, 150M and 400M.
+"""Every setting of the networks and their losses as frozen dataclasses; the presets tiny, 40M, 70M, 150M and 400M.
+
+Free of torch, so that a command knows its options before anything heavy is imported.
 
 The docstring under a field is its documentation: ``--help`` prints it.  Sizes of the published
 presets: arXiv 2410.00564, tables of the appendix.  Two are this project's own: a CPU trains ``tiny`` in minutes;
@@ -20,6 +22,10 @@ TOKENS_PER_FRAME = 36
 """A frame is a 6 x 6 grid of tokens, row-major."""
 TOKENS_PER_STEP = TOKENS_PER_FRAME + 1
 """The tokens of a frame, then its action."""
+
+
+PlannerName = Literal["none", "beam", "mcts"]
+DraftName = Literal["off", "copy", "last-change", "head"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,63 @@ class ModelConfig:
     q_init: float | None = None
     """Where every Q starts, in clipped reward: the last bias of the Q head makes the initial distribution the
     widest one with this mean.  None: as published, uniform over the atoms, so Q starts at their mean."""
+
+
+@dataclass(frozen=True)
+class TokenizerLossConfig:
+    """The tokenizer's loss beside the absolute error and the commitment; the defaults are the published ones."""
+
+    perceptual: Literal["auto", "lpips", "none"] = "auto"
+    """The perceptual term: ``auto`` if VGG16's weights are on disk (torch.hub's folder; nothing is downloaded),
+    ``lpips`` insists on it, ``none`` leaves it out."""
+    perceptual_weight: float = 1.0
+    """Weight of the perceptual term, 1 as published."""
+    square_weight: float = 0.0
+    """Weight of the mean squared error of pixels in [-1, 1], which needs no pretrained weights; 0 as published.  It
+    makes a lost ball dear: an error of 1 costs it as much as 100 errors of 0.1."""
+    codebook: Literal["gradient", "ema"] = "gradient"
+    """How codes follow the latents: ``gradient`` (a loss term, as published) or ``ema`` (moving averages).
+    An agent keeps its codes without their averages: a run that starts from one, and trains its tokenizer on, is refused
+    with ``ema``."""
+    ema_decay: float = 0.99
+    """Share of a code's moving average that a step keeps (``ema`` only)."""
+
+
+WEIGHT_FREE = TokenizerLossConfig(perceptual="none", square_weight=2.0)
+"""What keeps most of what is small and moves, without pretrained weights (docs/tokenizer.md); goes with weight on
+moving pixels and revival of unused codes."""
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Weights and switches of the joint loss (arXiv 2410.00564)."""
+
+    gamma: float = 0.99
+    """Discount a step."""
+    critic: Literal["c51", "mse"] = "c51"
+    """``c51``: the Q head gives distributions, trained by cross-entropy.  ``mse``: it gives one number an action,
+    trained by squared error (the paper's ablation; needs ``model.num_atoms`` 1)."""
+    ensemble: Literal["mean", "rem"] = "mean"
+    """``mean``: the ensemble counts as its mean.  ``rem``: as a random convex combination, drawn for each microbatch
+    and the same for Q and its target (random ensemble mixture, Agarwal et al. 2020: the paper's ablation)."""
+    conservative: Literal["cql", "none", "combo"] = "cql"
+    """``cql``: push down Q of all actions, pull up that of the batch's.  ``none``: leave that out.  ``combo``: pull up
+    on recorded steps alone, push down on imagined ones too (Yu et al. 2021; needs ``stage2.imagined``)."""
+    cql_weight: float = 0.1
+    """Weight of the conservative term beside the TD loss; 0 leaves it out."""
+    world_weight: float = 0.1
+    """Weight of the three world losses beside the TD loss in stage 2 (the paper fine-tunes with 0.5)."""
+    observed_weight: float = 0.0
+    """Share of the observed return in the critic's target, beside what the target head expects of the next state; 0 as
+    published.  Values then rest on what happened, not on guesses about guesses: they are right sooner, and those of
+    the data's play.  A segment's last step, whose successor the critic does not see, learns from the return alone."""
+    detach_q: bool = False
+    """Stop the Q gradient at the backbone: the paper's ablation of joint optimisation."""
+    action_noise: float = 0.0
+    """Share of a stage 2 batch (``Batch.noisy``) whose remembered actions are replaced by random legal ones, 0 as
+    published.  Above 0 the critic trains on those segments alone and the world losses on the others: a critic that sees
+    what was done a step ago learns to repeat it (causal confusion, de Haan et al. 2019) long before it reads the
+    frame."""
 
 
 @dataclass(frozen=True)

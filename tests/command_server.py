@@ -105,7 +105,8 @@ def wait_for(children: list[int], jobs: list[dict[str, Any]]) -> list[int]:
 
 def main() -> None:
     """Serve until stdin ends."""
-    for name in ("jowa.train.__main__", "jowa.evaluate.__main__", "jowa.baselines.__main__", "jowa.record"):
+    commands = "train.__main__", "train.run", "evaluate.__main__", "baselines.__main__", "record"
+    for name in (f"jowa.{command}" for command in commands):
         importlib.import_module(name)
     for line in sys.stdin:
         sys.stdout.flush()

@@ -34,8 +34,8 @@ from jowa.hub import find_agent, output_folder
 from jowa.model import WorldActionModel
 from jowa.planner import DraftHead
 from jowa.tokenizer import Tokenizer
-from jowa.train.__main__ import with_folders
 from jowa.train.presets import get_train_preset
+from jowa.train.run import with_folders
 
 
 class FakeHub:

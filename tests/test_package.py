@@ -75,6 +75,15 @@ def test_importing_jowa_is_light():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("name", ["train", "finetune", "suite", "viewer"])
+def test_options_are_known_without_torch(name):
+    """Help and mistakes in a call come at once."""
+    done = run_python("-X", "importtime", "-m", f"jowa.{name}", "--help")
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert done.returncode == 0 and "usage" in done.stdout.lower() and "tyro" in imported
+    assert not {"torch", "zarr", "scipy", "gymnasium"} & imported
+
+
 def test_the_version_is_the_installed_one():
     assert importlib.metadata.version("jowa") == jowa.__version__
 

@@ -35,8 +35,10 @@ class Play:
         self.pressed = 0
         self.wants_distributions = False
         self._emit = emit
-        self._wanted: dict[str, object] = {}
-        """Planner settings that the person chose; they outlive a change of agent."""
+        self._wanted: dict[str, Any] = {}
+        """Planner settings that the person chose; they outlive a change of agent and of game."""
+        self._suits = ""
+        """The game as whose own settings the mind plans."""
         self._real: Course | None = None
         self._course: Course | None = None
         self._sight: Sight | None = None
@@ -57,14 +59,22 @@ class Play:
 
     def use(self, agent: Agent, source: str) -> None:
         """Decide with ``agent`` from now on."""
-        config = fitting(agent, {name: value for name, value in self._wanted.items() if name != "context"})
-        context = self._wanted.get("context", agent.planning.context)
-        assert isinstance(context, int)
-        self.mind = Mind(agent, config, context)
+        config, context = fitting(agent, self.state.game, self._wanted)
+        self.mind, self._suits = Mind(agent, config, context), self.state.game
         self.state = replace(
             self.state, agent=source, agent_games=tuple(agent.tasks), planner=config, context=context,
             longest_context=self.mind.longest_context,
         )  # fmt: skip
+
+    def _suit(self, game: str) -> None:
+        """Plan as the agent does in ``game``, but for what the person chose."""
+        assert self.mind is not None
+        if game == self._suits:
+            return
+        config, context = fitting(self.mind.agent, game, self._wanted)
+        self.mind.set_planner(config)
+        self.mind.context, self._suits = context, game
+        self.tell(planner=config, context=context)
 
     def load(self, source: str, own_game: bool) -> None:
         """Load another agent; the real game goes on with it."""
@@ -143,6 +153,7 @@ class Play:
         """Think about what is seen now, and remember it as the newest record."""
         course, sight = self._course, self._sight
         assert self.mind is not None and course is not None and sight is not None
+        self._suit(course.world.game)
         saved = None if outcome is not None and outcome.ended else course.world.save()
         thought = self.mind.decide(course.world.game, sight.frame, course.memory, milliseconds)
         self.history.append(
@@ -163,6 +174,7 @@ class Play:
         record = self.history.get(self._shown)
         if record.course is self._course and record.taken is None:
             assert self._sight is not None
+            self._suit(record.course.world.game)
             record.thought = self.mind.decide(record.course.world.game, self._sight.frame, self._course.memory)
 
     # Looking back

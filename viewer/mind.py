@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from jowa.agent import Agent
+from jowa.config import PlannerName
 from jowa.errors import UsageError
 from jowa.games import get_game
 from jowa.planner import Context, Plan, Planner, PlannerConfig
@@ -123,14 +124,20 @@ class Mind:
         )  # fmt: skip
 
 
-def fitting(agent: Agent, chosen: Mapping[str, Any]) -> PlannerConfig:
-    """The agent's own way to plan, or beam search where it has none, changed as the person chose."""
-    own = agent.planning.planner
-    longest = agent.longest_context(replace(own, name="none"))
-    if own.name == "none" or own.horizon == 0:
-        own = replace(own, name="beam", width=max(own.width, 2), horizon=max(own.horizon, 1))
-    config = replace(own, **chosen)
-    return replace(config, horizon=min(config.horizon, longest - 1))
+def fitting(agent: Agent, game: str, chosen: Mapping[str, Any]) -> tuple[PlannerConfig, int]:
+    """How the agent plays ``game``, and from how many steps of memory, changed as the person chose.
+
+    An agent that never plans does so by beam search here, to be looked at; one that has chosen not to in this game
+    (python -m jowa.tune) goes by the critic alone until the person says otherwise.
+    """
+    own, chosen = agent.planning.of(game), dict(chosen)
+    context, planner = chosen.pop("context", own.context), own.planner
+    longest = agent.longest_context(replace(planner, name="none"))
+    if planner.name == "none" or planner.horizon == 0:
+        name: PlannerName = "none" if game in agent.planning.games else "beam"
+        planner = replace(planner, name=name, width=max(planner.width, 2), horizon=max(planner.horizon, 1))
+    config = replace(planner, **chosen)
+    return replace(config, horizon=min(config.horizon, longest - 1)), context
 
 
 def make_context(agent: Agent, game: str, memory: Memory, tokens: NDArray[np.int64]) -> Context:

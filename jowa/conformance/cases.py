@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from jowa.config import FRAME_SIZE, TOKENS_PER_FRAME, TOKENS_PER_STEP, ModelConfig, TokenizerConfig
+from jowa.config import FRAME_SIZE, TOKENS_PER_FRAME, TOKENS_PER_STEP, ModelConfig, ObjectiveConfig, TokenizerConfig
 from jowa.errors import DataError, UsageError
 from jowa.games import get_game
 from jowa.model import WorldActionModel
-from jowa.model.objective import ObjectiveConfig
 from jowa.model.published_checkpoint import read_model, read_tokenizer
 from jowa.tokenizer import Tokenizer
 from jowa.types import Batch

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
 from jowa.data.segments import SegmentIndex
 from jowa.data.store import EpisodeStore
@@ -16,6 +15,8 @@ def observed_returns(store: EpisodeStore, index: SegmentIndex, gamma: float) -> 
     Only what ``index`` holds of an episode counts, and what a cut-off one would have earned later counts as nothing;
     steps outside are 0.  4 bytes a step of the store, in memory.
     """
+    from scipy.signal import lfilter  # takes most of a second to import
+
     returns = []
     for number, game in enumerate(index.games):
         rewards = store.read_scalars(game, 0, store.num_rows(game))[1].astype(np.float64)

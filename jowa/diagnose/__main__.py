@@ -10,6 +10,7 @@ from typing import Literal
 import tyro
 
 from jowa.agent import Agent, Planning
+from jowa.config import PlannerName
 from jowa.data.store import EpisodeStore
 from jowa.diagnose.measure import GameFigures, Settings, measure_game
 from jowa.diagnose.moments import check_store
@@ -20,7 +21,6 @@ from jowa.evaluate.report import check_writable
 from jowa.games import get_game
 from jowa.hub import output_folder
 from jowa.options import parse_options
-from jowa.planner.plan import PlannerName
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 
 from jowa.agent import Agent, Planning
+from jowa.config import PlannerName
 from jowa.errors import UsageError, command
 from jowa.evaluate.play import MakePlayer, Protocol, agent_player, get_protocol, noting, play, steps_of
 from jowa.evaluate.published import published
@@ -23,7 +24,6 @@ from jowa.evaluate.scores import summarise
 from jowa.games import get_game
 from jowa.hub import DEMO, output_folder
 from jowa.options import parse_options
-from jowa.planner.plan import PlannerName
 from jowa.progress import steps_progress
 from jowa.rivals import Choice, Kind, Rival, is_rival
 

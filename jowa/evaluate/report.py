@@ -66,9 +66,9 @@ def write_results(path: Path, document: dict[str, Any]) -> None:
     atomic_write_text(path, json.dumps(document, indent=2) + "\n")
 
 
-def interval(low: float, high: float) -> str:
-    """``[low, high]`` with a sensible number of digits."""
-    return f"[{number(low)}, {number(high)}]"
+def interval(low: float, high: float, episodes: int) -> str:
+    """``[low, high]`` with a sensible number of digits; of one episode there is none."""
+    return f"[{number(low)}, {number(high)}]" if episodes > 1 else "-"
 
 
 def number(value: float) -> str:
@@ -83,7 +83,7 @@ def score_table(title: str, results: Sequence[GameScore], document: dict[str, An
         table.add_column(name, justify="left" if name == "game" else "right")
     for r in results:
         normalised = ["-" if value is None else f"{value:.3f}" for value in (r.hns, r.dns)]
-        table.add_row(r.game, number(r.mean), interval(r.low, r.high), str(len(r.scores)), *normalised)
+        table.add_row(r.game, number(r.mean), interval(r.low, r.high, len(r.scores)), str(len(r.scores)), *normalised)
     human, dqn = document["iqm_hns"], document["iqm_dns"]
     if human and dqn:
         cells = [f"{a['iqm']:.3f} [{a['low']:.3f}, {a['high']:.3f}]" for a in (human, dqn)]

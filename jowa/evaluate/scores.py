@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from jowa.games import get_game, normalised_score
 
@@ -42,6 +41,8 @@ class Aggregate:
 
 def summarise(game: str, scores: Sequence[float]) -> GameScore:
     """Mean, 95% interval and normalised scores of at least one episode."""
+    from scipy import stats  # takes most of a second to import
+
     values = np.asarray(scores, dtype=np.float64)
     mean = float(values.mean())
     spread = float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
@@ -53,6 +54,8 @@ def summarise(game: str, scores: Sequence[float]) -> GameScore:
 
 def interquartile_mean_of_games(scores: NDArray[np.float64]) -> float:
     """IQM over games of the per-game mean, for ``scores`` (episodes, games)."""
+    from scipy import stats
+
     return float(stats.trim_mean(scores.mean(axis=0), proportiontocut=0.25))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from jowa.errors import JowaError, command
 from jowa.finetune.config import FinetuneConfig, in_own_names
 from jowa.options import parse_options
-from jowa.train.__main__ import run
 
 
 @command
@@ -14,6 +13,8 @@ def main() -> None:
     options = parse_options(
         FinetuneConfig, "python -m jowa.finetune", first="agent", description=FinetuneConfig.__doc__
     )
+    from jowa.train.run import run  # here: the options are known without torch, in a tenth of the time
+
     try:
         run(options.training())
     except JowaError as error:

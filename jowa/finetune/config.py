@@ -13,12 +13,9 @@ from typing import Literal
 import tyro
 
 from jowa.agent_folder import read_sizes
-from jowa.config import ModelConfig, TokenizerConfig
+from jowa.config import WEIGHT_FREE, ModelConfig, ObjectiveConfig, TokenizerConfig, TokenizerLossConfig
 from jowa.games import get_game
 from jowa.hub import find_agent
-from jowa.model.objective import ObjectiveConfig
-from jowa.tokenizer.losses import WEIGHT_FREE, TokenizerLossConfig
-from jowa.train.checks import check_config
 from jowa.train.config import (
     CheckpointConfig,
     DataConfig,
@@ -143,6 +140,8 @@ class FinetuneConfig:
         Raises :class:`UsageError` for settings that cannot work with this agent, :class:`CheckpointError` when there is
         no agent.
         """
+        from jowa.train.checks import check_config
+
         get_game(self.game)
         folder = find_agent(self.agent)
         config = replace(self, agent=folder)._training(*read_sizes(folder)[:2])

@@ -6,13 +6,10 @@ live in this module's ``forward`` and the wrapper goes around it.  ``forward`` c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-from jowa.config import TOKENS_PER_FRAME
+from jowa.config import TOKENS_PER_FRAME, ObjectiveConfig
 from jowa.kernels.c51_projection import c51_projection
 from jowa.losses import (
     c51_td,
@@ -33,38 +30,6 @@ from jowa.losses import (
 from jowa.model.heads import expectation, q_distribution
 from jowa.model.world_action import WorldActionModel
 from jowa.types import Batch
-
-
-@dataclass(frozen=True)
-class ObjectiveConfig:
-    """Weights and switches of the joint loss (arXiv 2410.00564)."""
-
-    gamma: float = 0.99
-    """Discount a step."""
-    critic: Literal["c51", "mse"] = "c51"
-    """``c51``: the Q head gives distributions, trained by cross-entropy.  ``mse``: it gives one number an action,
-    trained by squared error (the paper's ablation; needs ``model.num_atoms`` 1)."""
-    ensemble: Literal["mean", "rem"] = "mean"
-    """``mean``: the ensemble counts as its mean.  ``rem``: as a random convex combination, drawn for each microbatch
-    and the same for Q and its target (random ensemble mixture, Agarwal et al. 2020: the paper's ablation)."""
-    conservative: Literal["cql", "none", "combo"] = "cql"
-    """``cql``: push down Q of all actions, pull up that of the batch's.  ``none``: leave that out.  ``combo``: pull up
-    on recorded steps alone, push down on imagined ones too (Yu et al. 2021; needs ``stage2.imagined``)."""
-    cql_weight: float = 0.1
-    """Weight of the conservative term beside the TD loss; 0 leaves it out."""
-    world_weight: float = 0.1
-    """Weight of the three world losses beside the TD loss in stage 2 (the paper fine-tunes with 0.5)."""
-    observed_weight: float = 0.0
-    """Share of the observed return in the critic's target, beside what the target head expects of the next state; 0 as
-    published.  Values then rest on what happened, not on guesses about guesses: they are right sooner, and those of
-    the data's play.  A segment's last step, whose successor the critic does not see, learns from the return alone."""
-    detach_q: bool = False
-    """Stop the Q gradient at the backbone: the paper's ablation of joint optimisation."""
-    action_noise: float = 0.0
-    """Share of a stage 2 batch (``Batch.noisy``) whose remembered actions are replaced by random legal ones, 0 as
-    published.  Above 0 the critic trains on those segments alone and the world losses on the others: a critic that sees
-    what was done a step ago learns to repeat it (causal confusion, de Haan et al. 2019) long before it reads the
-    frame."""
 
 
 class Objective(nn.Module):

@@ -5,18 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jowa.config import TOKENS_PER_FRAME
+from jowa.config import TOKENS_PER_FRAME, DraftName, PlannerName
 from jowa.errors import NumericalError, UsageError
 from jowa.planner.imagination import Context
-
-PlannerName = Literal["none", "beam", "mcts"]
-DraftName = Literal["off", "copy", "last-change", "head"]
-
 
 MOST_SIMULATIONS, TIMED_SIMULATIONS = 10_000, 500
 """What a tree has room for: a simulation may own a page of keys and values, megabytes in a large model."""

@@ -10,9 +10,6 @@ import tyro
 from jowa.errors import UsageError, command
 from jowa.games import get_game
 from jowa.options import parse_options
-from jowa.report.build import build_report, results_folder, write_report
-from jowa.report.media import found_pictures, made_pictures
-from jowa.suite.results import read_results
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,10 @@ class ReportConfig:
 def report(config: ReportConfig) -> Path:
     """Read, compare, draw, write; returns the page's path."""
     config.check()
+    from jowa.report.build import build_report, results_folder, write_report
+    from jowa.report.media import found_pictures, made_pictures
+    from jowa.suite.results import read_results
+
     folder = results_folder(config.results)
     results = read_results(folder)
     media = config.media or (config.results / "media" if (config.results / "media").is_dir() else None)

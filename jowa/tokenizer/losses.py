@@ -6,35 +6,9 @@ Letters: B batch, V codebook size, C code width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
-
-
-@dataclass(frozen=True)
-class TokenizerLossConfig:
-    """The tokenizer's loss beside the absolute error and the commitment; the defaults are the published ones."""
-
-    perceptual: Literal["auto", "lpips", "none"] = "auto"
-    """The perceptual term: ``auto`` if VGG16's weights are on disk (torch.hub's folder; nothing is downloaded),
-    ``lpips`` insists on it, ``none`` leaves it out."""
-    perceptual_weight: float = 1.0
-    """Weight of the perceptual term, 1 as published."""
-    square_weight: float = 0.0
-    """Weight of the mean squared error of pixels in [-1, 1], which needs no pretrained weights; 0 as published.  It
-    makes a lost ball dear: an error of 1 costs it as much as 100 errors of 0.1."""
-    codebook: Literal["gradient", "ema"] = "gradient"
-    """How codes follow the latents: ``gradient`` (a loss term, as published) or ``ema`` (moving averages).
-    An agent keeps its codes without their averages: a run that starts from one, and trains its tokenizer on, is refused
-    with ``ema``."""
-    ema_decay: float = 0.99
-    """Share of a code's moving average that a step keeps (``ema`` only)."""
-
-
-WEIGHT_FREE = TokenizerLossConfig(perceptual="none", square_weight=2.0)
-"""What keeps most of what is small and moves, without pretrained weights (docs/tokenizer.md); goes with weight on
-moving pixels and revival of unused codes."""
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jowa.config import FRAME_SIZE, TOKENS_PER_FRAME, TokenizerConfig
+from jowa.config import FRAME_SIZE, TOKENS_PER_FRAME, TokenizerConfig, TokenizerLossConfig
 from jowa.kernels.quantize import quantize
 from jowa.kernels.vq_lookup import vq_lookup
 from jowa.tokenizer.codebook import EmaCodebook
 from jowa.tokenizer.local import GRID, LocalDecoder, LocalEncoder, split_patches
 from jowa.tokenizer.losses import (
     CodebookStatistics,
-    TokenizerLossConfig,
     TokenizerLosses,
     absolute_error,
     code_counts,

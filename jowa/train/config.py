@@ -10,10 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from jowa.config import PRESETS, ModelConfig, TokenizerConfig
-from jowa.model.objective import ObjectiveConfig
-from jowa.planner.plan import PlannerName
-from jowa.tokenizer.losses import TokenizerLossConfig
+from jowa.config import PRESETS, ModelConfig, ObjectiveConfig, PlannerName, TokenizerConfig, TokenizerLossConfig
 
 DEMO_GAMES = ("Freeway", "Pong")
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jowa.agent import Agent, Planning
+from jowa.config import PlannerName
 from jowa.evaluate import GameScore, get_protocol, summarise
 from jowa.evaluate.play import Decider, play
-from jowa.planner.plan import PlannerName
 from jowa.train.config import TrainConfig
 from jowa.train.scoring import plannings
 

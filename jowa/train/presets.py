@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from jowa.config import PRESETS
+from jowa.config import PRESETS, ObjectiveConfig, TokenizerLossConfig
 from jowa.errors import unknown_name
 from jowa.games import PRETRAINING_GAMES
-from jowa.model.objective import ObjectiveConfig
-from jowa.tokenizer import TokenizerLossConfig
 from jowa.train.config import (
     CheckpointConfig,
     DataConfig,

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 from rich.table import Table
 
 from jowa.agent import Agent, Planning
+from jowa.config import PlannerName
 from jowa.data.store import EpisodeStore
 from jowa.data.subset import draw_transitions
 from jowa.evaluate import GameScore, agent_player, get_protocol, play, random_player, summarise
 from jowa.evaluate.play import MakePlayer, noting
 from jowa.evaluate.published import published
 from jowa.evaluate.report import interval, number, results_document
-from jowa.planner.plan import PlannerName
 from jowa.progress import steps_progress
 from jowa.train.config import TrainConfig
 from jowa.train.folder import TrainedOn
@@ -97,7 +97,7 @@ def demo_table(document: dict[str, Any]) -> Table:
             row = document["rows"][name][index]
             table.add_row(
                 result["game"] if name == shown[0] else "", name, number(row["mean"]),
-                interval(row["low"], row["high"]), str(len(row["scores"])),
+                interval(row["low"], row["high"], len(row["scores"])), str(len(row["scores"])),
             )  # fmt: skip
         table.add_section()
     return table

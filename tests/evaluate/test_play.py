@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from jowa.agent import Agent, Planning
+from jowa.config import PlannerName
 from jowa.errors import UsageError
 from jowa.evaluate import PROTOCOLS, Played, Protocol, agent_player, get_protocol, play, random_player
 from jowa.evaluate.play import Decider
 from jowa.games import get_game
 from jowa.model import WorldActionModel
 from jowa.planner import PlannerConfig
-from jowa.planner.plan import PlannerName
 from jowa.tokenizer import Tokenizer
 
 GAMES = ("Breakout", "Pong")

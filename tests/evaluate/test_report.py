@@ -80,4 +80,5 @@ def test_the_table_prints(document: dict[str, Any]) -> None:
 )
 def test_numbers_of_any_size(value: float, text: str) -> None:
     assert number(value) == text
-    assert interval(value, value) == f"[{text}, {text}]"
+    assert interval(value, value, 2) == f"[{text}, {text}]"
+    assert interval(value, value, 1) == "-", "one episode has no interval"

@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 
 from jowa.agent import Agent
-from jowa.config import ModelConfig, TokenizerConfig
+from jowa.config import WEIGHT_FREE, ModelConfig, TokenizerConfig, TokenizerLossConfig
 from jowa.evaluate.play import PROTOCOLS, Protocol
 from jowa.finetune.config import FinetuneConfig, TokenizerLossOptions, in_own_names
-from jowa.tokenizer.losses import WEIGHT_FREE, TokenizerLossConfig
-from jowa.train.__main__ import run
 from jowa.train.checks import check_split
 from jowa.train.config import CheckpointConfig
+from jowa.train.run import run
 
 QUICK = {
     "--device": "cpu", "--transitions": 30, "--steps": 4, "--batch-size": 4, "--tokenizer-batch": 16,

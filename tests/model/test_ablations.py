@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from jowa.config import ModelConfig
+from jowa.config import ModelConfig, ObjectiveConfig
 from jowa.losses import critic_losses, td_successors, td_weights
 from jowa.model import WorldActionModel
 from jowa.model.heads import q_distribution
-from jowa.model.objective import TARGETS, Objective, ObjectiveConfig, target_counts
+from jowa.model.objective import TARGETS, Objective, target_counts
 from jowa.types import Batch
 
 SMALL = ModelConfig(

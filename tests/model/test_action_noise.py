@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 import torch
 
-from jowa.config import ModelConfig
+from jowa.config import ModelConfig, ObjectiveConfig
 from jowa.model import WorldActionModel
-from jowa.model.objective import Objective, ObjectiveConfig
+from jowa.model.objective import Objective
 from jowa.types import Batch
 
 SIZES = ModelConfig(layers=1, heads=2, width=16, q_width=16, q_ensemble=1, vocab_size=32, dropout=0.0, q_dropout=0.0)

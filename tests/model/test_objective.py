@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from jowa.config import ModelConfig
+from jowa.config import ModelConfig, ObjectiveConfig
 from jowa.losses import critic_losses, end_loss, frame_loss, reward_loss, td_successors, td_weights
 from jowa.model import WorldActionModel
 from jowa.model.heads import q_distribution
-from jowa.model.objective import Objective, ObjectiveConfig, target_counts
+from jowa.model.objective import Objective, target_counts
 from jowa.types import Batch
 
 SMALL = ModelConfig(

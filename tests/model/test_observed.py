@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 import torch
 
-from jowa.config import ModelConfig
+from jowa.config import ModelConfig, ObjectiveConfig
 from jowa.kernels.c51_projection import c51_projection
 from jowa.losses import td_successors
 from jowa.model import WorldActionModel
 from jowa.model.heads import q_distribution
-from jowa.model.objective import Objective, ObjectiveConfig, target_counts, td_steps
+from jowa.model.objective import Objective, target_counts, td_steps
 from jowa.types import Batch
 
 SMALL = ModelConfig(

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import pytest
 
 from jowa.errors import DataError
-from jowa.report import build_report, write_report
+from jowa.report.build import build_report, write_report
 from jowa.report.wording import ends, points, share, signed
 from jowa.suite.aggregate import Comparison, compare_group
 from jowa.suite.results import GamePlayed, Result, write_result

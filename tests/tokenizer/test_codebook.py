@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from jowa.agent import Agent
-from jowa.config import PRESETS, TokenizerConfig
+from jowa.config import PRESETS, TokenizerConfig, TokenizerLossConfig
 from jowa.model import WorldActionModel
-from jowa.tokenizer import CodebookStatistics, Tokenizer, TokenizerLossConfig
+from jowa.tokenizer import CodebookStatistics, Tokenizer
 from jowa.tokenizer.codebook import EmaCodebook
 
 SMALL = TokenizerConfig("local", vocab_size=32, code_dim=8, channels=12)

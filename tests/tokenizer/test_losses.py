@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from jowa.config import TokenizerConfig
-from jowa.tokenizer import Tokenizer, TokenizerLossConfig
+from jowa.config import TokenizerConfig, TokenizerLossConfig
+from jowa.tokenizer import Tokenizer
 from jowa.tokenizer.losses import code_counts, usage_and_perplexity
 
 SMALL = TokenizerConfig("local", vocab_size=32, code_dim=8, channels=12)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from jowa.config import TokenizerConfig
+from jowa.config import TokenizerConfig, TokenizerLossConfig
 from jowa.errors import CheckpointError, UsageError
-from jowa.tokenizer import Tokenizer, TokenizerLossConfig, load_perceptual
+from jowa.tokenizer import Tokenizer, load_perceptual
 from jowa.tokenizer import perceptual as room
 
 SMALL = TokenizerConfig("local", vocab_size=32, code_dim=8, channels=12)

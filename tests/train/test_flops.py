@@ -14,11 +14,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from jowa.config import LOCAL_TOKENIZER, PRESETS, ModelConfig, TokenizerConfig
+from jowa.config import LOCAL_TOKENIZER, PRESETS, ModelConfig, ObjectiveConfig, TokenizerConfig
 from jowa.errors import UsageError
 from jowa.kernels import native
 from jowa.model import WorldActionModel
-from jowa.model.objective import Objective, ObjectiveConfig
+from jowa.model.objective import Objective
 from jowa.tokenizer import Tokenizer
 from jowa.train.dry_run import divisors, networks, parameter_counts, show, time_table
 from jowa.train.flops import (

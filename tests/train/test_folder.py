@@ -13,8 +13,9 @@ import jowa.train.session as session
 from jowa.data.writer import EpisodeWriter
 from jowa.errors import CheckpointError, UsageError
 from jowa.evaluate.play import PROTOCOLS, Protocol
-from jowa.train.__main__ import preset_named_in, run
+from jowa.train.__main__ import preset_named_in
 from jowa.train.folder import begin, read_results, write_settings
+from jowa.train.run import run
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ import jowa.config
 import jowa.model.objective
 import jowa.tokenizer.losses
 import jowa.train.config
+from jowa.config import ObjectiveConfig
 from jowa.errors import UsageError
 from jowa.games import PRETRAINING_GAMES
-from jowa.model.objective import ObjectiveConfig
 from jowa.train.checks import LEAST, MOST, check_config, check_split
 from jowa.train.config import StageTwoConfig, TrainConfig
 from jowa.train.flops import model_flops_per_step

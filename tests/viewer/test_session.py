@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jowa.agent import Agent
+from jowa.agent import Agent, GamePlanning, Planning
 from jowa.data.store import EpisodeStore
 from jowa.env.atari import AtariOptions
+from jowa.planner import PlannerConfig
 from jowa.viewer import commands as told
 from jowa.viewer.events import Distributions, Failed, Moment, Notice, State
 from jowa.viewer.session import Session
@@ -373,6 +374,27 @@ def test_a_fault_while_playing_pauses_and_is_told(drive: Drive, monkeypatch: pyt
     monkeypatch.setattr(driver.session._play, "advance", lambda *_: 1 / 0)
     driver.session.send(told.Run())
     assert "ZeroDivisionError" in driver.wait(Failed).text and not driver.session.state.running
+
+
+def test_each_game_is_planned_for_in_the_agents_own_way(drive: Drive, agent: Agent) -> None:
+    """As ``python -m jowa.tune`` chose, until the person chooses otherwise, which outlives a change of game."""
+    games = {"Freeway": GamePlanning(context=3, horizon=0), "Pong": GamePlanning(context=2, horizon=3, td_lambda=0.5)}
+    own = Planning(PlannerConfig("beam", horizon=1), context=1, games=games)
+    tuned = Agent(agent.tokenizer, agent.model, agent.tasks, planning=own)
+    driver = drive(with_agent=False)
+    driver.session._play.use(tuned, "tuned")
+
+    def way(moment: Moment) -> tuple[str, int, float, int]:
+        state = driver.session.state
+        assert state.planner == moment.planner
+        return moment.planner.name, moment.planner.horizon, moment.planner.td_lambda, state.context
+
+    assert way(driver.moment(told.SetGame("Pong"))) == ("beam", 3, 0.5, 2)
+    assert way(driver.moment(told.SetGame("Freeway"))) == ("none", 1, 1.0, 3)
+    assert way(driver.moment(told.SetGame("Boxing"))) == ("beam", 1, 1.0, 1)
+    assert way(driver.moment(told.SetPlanner({"name": "mcts"}), told.SetContext(4))) == ("mcts", 1, 1.0, 4)
+    assert way(driver.moment(told.SetGame("Freeway"))) == ("mcts", 1, 1.0, 4)
+    assert way(driver.moment(told.SetGame("Pong"))) == ("mcts", 3, 0.5, 4)
 
 
 def test_pause_takes_effect_after_the_decision_under_way(drive: Drive, slow_agent: Agent) -> None:
