@@ -120,11 +120,6 @@ def _check_ablations(config: TrainConfig) -> None:
             "objective.conservative is combo, which pushes down Q of imagined steps, but none are imagined: set "
             "--stage2.imagined half"
         )
-    if two.imagined != "none" and config.parallel.strategy == "fsdp":
-        raise UsageError(
-            "stage2.imagined rolls the whole model forward in each process, and parallel.strategy fsdp cuts it: set "
-            "--parallel.strategy ddp"
-        )
     if two.imagined != "none" and two.imagined_horizon >= config.data.segment_length:
         raise UsageError(
             f"stage2.imagined_horizon {two.imagined_horizon} leaves no recorded step in a segment of "

@@ -24,7 +24,7 @@ from jowa.train.distributed import Place
 from jowa.train.folder import CHECKPOINTS, settings_document
 from jowa.train.imagined import Imaginer
 from jowa.train.optim import set_learning_rate, tokenizer_optimizer, world_optimizer
-from jowa.train.parallel import prepare, same_weights, whole, write_whole
+from jowa.train.parallel import bring_up, plain_twin, prepare, whole, write_whole
 from jowa.train.profile import Profiler
 from jowa.train.saving import CheckpointStore
 from jowa.train.start import make_agent, make_tokenizer, take_weights
@@ -266,8 +266,9 @@ class Trainer:
         two = self.config.stage2
         if self._imaginer is None:
             self._imaginer = Imaginer(
-                same_weights(self.model), two.imagined_width, two.imagined_horizon, self.config.objective.gamma
+                plain_twin(self.model), two.imagined_width, two.imagined_horizon, self.config.objective.gamma
             )
+        bring_up(self._imaginer.model, self.model)
         return self._imaginer.mix(self._tokenised(batch), self._cut(len(batch.actions)))
 
     def _tokenised(self, batch: Batch) -> Batch:

@@ -88,7 +88,7 @@ def stage_bytes(
     the 16-bit copies of weights that autocast keeps; what a microbatch keeps, and its logits while the loss is
     differentiated.  With several devices,
     ``ddp`` keeps the gradients once more, in what it sends; ``fsdp`` divides weights, gradients and moments of the
-    model, not of the tokenizer, and holds what it computes with whole.
+    model, not of the tokenizer, and holds what it computes with whole; imagined segments take a whole model beside it.
     """
     length, model = config.data.segment_length, config.model
     trained = counts.world + (counts.q_head if stage == 2 else 0)
@@ -97,6 +97,8 @@ def stage_bytes(
     buckets = GRADIENT if devices > 1 else 0
     if sharded:
         fixed = fixed // devices + gathered_bytes(model, counts)
+        if stage == 2 and config.stage2.imagined != "none":
+            fixed += (counts.world + 2 * counts.q_head) * WEIGHT
     else:
         fixed += trained * buckets
     copies = trained * item if item < WEIGHT else 0

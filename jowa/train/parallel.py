@@ -101,12 +101,35 @@ def write_whole(parameter: Tensor, values: Tensor) -> None:
     parameter.copy_(like(values, parameter))
 
 
-def same_weights(model: WorldActionModel) -> WorldActionModel:
-    """A model that shares the weights of ``model``, which must not be cut, and is neither compiled nor recomputed.
+def plain_twin(model: WorldActionModel) -> WorldActionModel:
+    """A model with the weights of ``model`` that is neither compiled, nor recomputed, nor cut, for imagination, whose
+    shapes vary.
 
-    For imagination, whose shapes vary: it follows whatever the optimizer does to the weights.
+    What is whole is shared, so the twin follows whatever the optimizer does; where ``model`` is cut the twin has room
+    of its own, which :func:`bring_up` fills: each process then holds the weights once more.
     """
     with torch.device("meta"):
         plain = WorldActionModel(dataclasses.replace(model.config, q_init=None))
-    plain.load_state_dict(model.state_dict(), assign=True)
+    state = model.state_dict()
+    plain.load_state_dict(
+        {
+            name: torch.empty(value.shape, dtype=value.dtype, device=value.device)
+            if isinstance(value, DTensor)
+            else value
+            for name, value in state.items()
+        },
+        assign=True,
+    )
     return plain.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def bring_up(twin: WorldActionModel, model: WorldActionModel) -> None:
+    """Give ``twin`` the present weights of ``model``, where that is cut; a collective call there.
+
+    One weight after another: no more than one is gathered beside the twin.
+    """
+    theirs = twin.state_dict()
+    for name, value in model.state_dict().items():
+        if isinstance(value, DTensor):
+            theirs[name].copy_(value.full_tensor())

@@ -86,15 +86,17 @@ TOGETHER = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", TOGETHER)
-def test_two_processes_do_together_what_one_does(small_config: Any, train_on: Any, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "strategy"), [*((name, "ddp") for name in TOGETHER), ("imagined segments", "fsdp")])
+def test_two_processes_do_together_what_one_does(
+    small_config: Any, train_on: Any, tmp_path: Path, name: str, strategy: str
+) -> None:
     common = {
         "parallel.microbatches": 2, "stage1.batch_size": 8, "stage2.batch_size": 8, "stage1.world_from": 0,
         "optimizer.gradient_clip": 1e9, "checkpoint.every": 1000,
     }  # fmt: skip
     common |= TOGETHER[name]
     single = train_on(small_config(common | {"out": tmp_path / "one"}), 1)[0]
-    first, second = train_on(small_config(common | {"out": tmp_path / "two"}), 2)
+    first, second = train_on(small_config(common | {"out": tmp_path / "two", "parallel.strategy": strategy}), 2)
     assert len(first["losses"]) == common["stage1.steps"] + common["stage2.steps"]
     for step, (alone, both) in enumerate(zip(single["losses"], first["losses"], strict=True), start=1):
         assert both == pytest.approx(alone, rel=2e-3, abs=1e-5), f"step {step}"

@@ -133,6 +133,8 @@ def test_shards_are_a_part_of_what_one_device_holds() -> None:
     many = stage_bytes(sharded, 2, counts, 16, 2, devices=8)
     assert alone - many == pytest.approx(model * 7 / 8 - gathered_bytes(config.model, counts))
     assert 0 < gathered_bytes(config.model, counts) < model / 4
+    half = dataclasses.replace(sharded, stage2=dataclasses.replace(sharded.stage2, imagined="half"))
+    assert stage_bytes(half, 2, counts, 16, 2, devices=8) - many == 4 * (counts.world + 2 * counts.q_head)
     blocks = WorldActionModel(SMALL).transformer.blocks
     block = sum(parameter.numel() for parameter in blocks[0].parameters())
     narrow = ParameterCounts(0, SMALL.layers * block, 0)
