@@ -1,7 +1,7 @@
 """From the name of an agent to its folder: one on this machine, the shipped one, or one of the Hugging Face hub.
 
 Everywhere that an agent is named, :func:`find_agent` says what the name means.  The hub's client is an optional part
-(``pip install 'jowa[hub]'``), imported when a name asks for it; it keeps what it fetched in its own cache
+(``pip install huggingface_hub``), imported when a name asks for it; it keeps what it fetched in its own cache
 (``HF_HOME``), and works from there when the hub cannot be reached.
 """
 
@@ -112,7 +112,7 @@ def _client(purpose: str) -> Any:
     try:
         import huggingface_hub
     except ImportError:
-        raise UsageError(f"{purpose}, install its client: pip install 'jowa[hub]' (or huggingface_hub)") from None
+        raise UsageError(f"{purpose}, install its client: pip install huggingface_hub") from None
     return huggingface_hub
 
 

@@ -65,7 +65,8 @@ def summary(box: str) -> str:
             parts.append([])
         elif row:
             parts[-1].append(row)
-    what = " ".join(parts[0]).rstrip(".")
+    # An option that may be left out has None among its choices, which nobody would type.
+    what = " ".join(parts[0]).rstrip(".").replace(", 'None'", "").replace("'None', ", "")
     rows = [row for part in parts if part[:1] == ["Perhaps you meant:"] for row in part]
     # A row begins with all names of one option: --on, --off.
     meant = [name.rstrip(",") for row in rows for name in takewhile(lambda word: word[:2] == "--", row.split())]

@@ -29,7 +29,7 @@ class ShareConfig:
     out: Path | None = None
     """Folder to write it into."""
     to: str | None = None
-    """owner/name on the Hugging Face hub; needs pip install 'jowa[hub]', and hf auth login once."""
+    """owner/name on the Hugging Face hub; needs pip install huggingface_hub, and hf auth login once."""
     private: bool | None = None
     """Whether others may see it on the hub, if it is new there; default: as your account has it."""
     revision: str | None = None

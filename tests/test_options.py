@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import pytest
 
-from jowa.options import in_front
+from jowa.errors import UsageError
+from jowa.options import in_front, parse_options
 
 
 @pytest.mark.parametrize(
@@ -22,3 +26,14 @@ from jowa.options import in_front
 )
 def test_the_named_one_comes_first(given: list[str], understood: list[str]) -> None:
     assert in_front(given, "--agent") == understood
+
+
+@dataclass(frozen=True)
+class _Options:
+    planner: Literal["beam", "none"] | None = None
+
+
+def test_choices_are_those_that_one_may_type() -> None:
+    with pytest.raises(UsageError, match=r"^invalid choice 'x' .*; python -m it --help lists the options$") as refused:
+        parse_options(_Options, "python -m it", arguments=["--planner", "x"])
+    assert "'beam'" in str(refused.value) and "None" not in str(refused.value)

@@ -93,7 +93,7 @@ def check_display(windowless: bool) -> None:
         from PyQt6 import QtWidgets
     except ImportError as error:
         raise UsageError(
-            f"the viewer needs PyQt6 and pyqtgraph ({error}): install them with pip install 'jowa[viewer]'"
+            f"the viewer needs PyQt6 and pyqtgraph ({error}): install them with pip install pyqt6 pyqtgraph av"
         ) from None
     del pyqtgraph, QtWidgets
     chosen = os.environ.get("QT_QPA_PLATFORM", "")

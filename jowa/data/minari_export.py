@@ -37,7 +37,7 @@ def import_minari() -> Any:
         import h5py  # noqa: F401  (Minari's own dependency for this format, and optional there)
         import minari
     except ImportError as error:
-        raise UsageError(f"Minari cannot be used ({error.name} is not installed): pip install 'jowa[minari]'") from None
+        raise UsageError(f"Minari cannot be used ({error.name} is not installed): pip install 'minari[hdf5]'") from None
     return minari
 
 

@@ -58,7 +58,7 @@ def open_filesystem(url: str) -> tuple[Any, str]:
         filesystem, path = fsspec.core.url_to_fs(url, **options.get(protocol, {}))
     except (ImportError, ValueError) as error:
         raise UsageError(
-            f"{url} cannot be opened ({error}): pip install 'jowa[remote]', or check the address"
+            f"{url} cannot be opened ({error}): pip install gcsfs (gs://) or s3fs (s3://), or check the address"
         ) from None
     return filesystem, path
 

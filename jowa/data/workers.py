@@ -60,7 +60,7 @@ def dask_workers(address: str) -> Iterator[tuple[Executor, int]]:
     try:
         import distributed
     except ImportError:
-        raise UsageError("a Dask cluster needs the package distributed: pip install 'jowa[remote]'") from None
+        raise UsageError("a Dask cluster needs the package distributed: pip install distributed") from None
     try:
         connect: Any = distributed.Client  # untyped
         client = connect(address, set_as_default=False)

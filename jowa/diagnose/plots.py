@@ -24,7 +24,10 @@ FONT = 11.0
 
 
 def save_plots(folder: Path, figures: Mapping[str, GameFigures]) -> list[Path]:
-    """Three PNGs a game and, if something was planned, one of planning; each written atomically."""
+    """Three PNGs a game and, if something was planned, one of planning; each written atomically.
+
+    Those of an earlier diagnosis that this one does not replace are deleted: ``diagnosis.json`` speaks of others.
+    """
     pictures: dict[str, Figure] = {}
     for game, found in figures.items():
         pictures[f"imagination-{game}.png"] = imagination_plot(game, found)
@@ -35,6 +38,10 @@ def save_plots(folder: Path, figures: Mapping[str, GameFigures]) -> list[Path]:
         pictures["planning.png"] = planning_plot(planned)
     for name, picture in pictures.items():
         atomic_write(folder / name, partial(picture.savefig, format="png", dpi=DPI))
+    for pattern in ("imagination-*.png", "events-*.png", "critic-*.png", "planning.png"):
+        for path in folder.glob(pattern):
+            if path.name not in pictures:
+                path.unlink()
     return [folder / name for name in pictures]
 
 

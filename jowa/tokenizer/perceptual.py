@@ -79,7 +79,7 @@ def _missing() -> str:
         try:
             import_module(name)
         except ImportError:
-            return f"it needs {' and '.join(PACKAGES)} (pip install 'jowa[perceptual]')"
+            return f"it needs {' and '.join(PACKAGES)} (pip install {' '.join(PACKAGES)})"
         except Exception as error:  # torchvision for CUDA beside torch without: an operator that does not exist
             first = str(error).splitlines()[0]
             return f"{name} does not work here ({first}): install its build for torch {torch.__version__}"

@@ -59,7 +59,7 @@ def _start_wandb(config: TrainConfig) -> Any:
         import wandb
     except ImportError as error:
         raise UsageError(
-            "--health.wandb needs the wandb package: pip install 'jowa[wandb]', or leave the option out"
+            "--health.wandb needs the wandb package: pip install wandb, or leave the option out"
         ) from error
     # The id follows from the folder, so that a resumed run goes on in its own curves.
     identity = hashlib.sha256(str(config.out.resolve()).encode()).hexdigest()[:16]

@@ -55,10 +55,13 @@ def test_it_measures_writes_and_tells(command: Any, agent_folder: Path, sprite_s
 @pytest.mark.parametrize("planner", ["none", "mcts"])
 def test_other_planners(agent_folder: Path, sprite_store: Path, tmp_path: Path, planner: Any) -> None:
     changes = {**SMALL, "rollouts": 0, "games": ("Pong",), "planner": planner, "simulations": 5}
+    for earlier in ("critic-Freeway.png", "planning.png"):
+        (tmp_path / earlier).write_bytes(b"")
     run(DiagnoseConfig(agent_folder, sprite_store, out=tmp_path, **changes))
     found = without_when(tmp_path)["games"]["Pong"]
     assert found["real"] is None and (found["planning"] is None) == (planner == "none")
     assert (tmp_path / "planning.png").exists() == (planner == "mcts")
+    assert not (tmp_path / "critic-Freeway.png").exists(), "that of an earlier diagnosis"
 
 
 def test_data_without_rewards_or_ends(
