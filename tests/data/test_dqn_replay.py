@@ -260,6 +260,23 @@ def test_an_address_is_read_through_fsspec(run_import, source, fake) -> None:
         memory.rm("/dqn", recursive=True)
 
 
+def test_an_address_that_cannot_be_reached_is_named(run_import, tmp_path, monkeypatch) -> None:
+    fsspec = pytest.importorskip("fsspec")
+
+    class NoRoute(Exception):
+        """Of a client that has errors of its own."""
+
+    def unreachable(*arguments, **options):
+        raise NoRoute("cannot connect\nto the host")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "ls", unreachable)
+    with pytest.raises(DataError, match=r"^memory://dqn cannot be read \(NoRoute: cannot connect to the host\): check"):
+        run_import(source="memory://dqn")
+    with pytest.raises(UsageError, match="nowhere://dqn cannot be opened"):
+        run_import("none", source="nowhere://dqn")
+    assert not (tmp_path / "none").exists(), "nothing was begun"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

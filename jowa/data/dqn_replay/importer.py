@@ -29,6 +29,7 @@ from jowa.data.dqn_replay.plan import (
 )
 from jowa.data.dqn_replay.report import GameReport, Summary
 from jowa.data.dqn_replay.source import FILES, Checkpoint, Fault, list_checkpoints
+from jowa.data.remote import is_remote, open_filesystem
 from jowa.data.workers import as_finished, dask_workers, local_workers, plain_failures
 from jowa.data.writer import EpisodeWriter
 from jowa.errors import DataError, JowaError, UsageError
@@ -59,6 +60,8 @@ def import_dqn_replay(config: ImportConfig, progress: bool = True) -> Summary:
     missing or (unless skipping) faulty and for a store that is damaged or in use, OSError (naming the folder) when
     it cannot be written.  Pieces that were finished stay.
     """
+    if is_remote(config.source):
+        open_filesystem(config.source)  # before anything is written
     with plain_failures(config.out, "finished pieces"), EpisodeWriter.open(config.out) as writer:
         todo = [game for game in config.games if not _is_done(writer, config, game)]
         for game in set(config.games) - set(todo):

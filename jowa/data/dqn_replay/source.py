@@ -77,14 +77,15 @@ class BadFile(Exception):
 
 
 def list_checkpoints(source: str, game: str, run: int) -> dict[int, set[str]]:
-    """Number → kinds of files that are there, ascending.  Raises :class:`DataError` when the run has none."""
+    """Number → kinds of files that are there, ascending.
+
+    Raises :class:`DataError` when the run has none, or its address cannot be reached.
+    """
     folder = _logs(source, game, run)
     names: list[str] = []
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         if is_remote(source):
-            filesystem, root = _filesystem(source)
-            entries = filesystem.ls(_logs(root, game, run), detail=False, refresh=True)
-            names = [posixpath.basename(entry) for entry in entries]
+            names = [posixpath.basename(entry) for entry in _listed(source, game, run)]
         else:
             names = [entry.name for entry in Path(folder).iterdir()]
     found: dict[int, set[str]] = {}
@@ -98,6 +99,19 @@ def list_checkpoints(source: str, game: str, run: int) -> dict[int, set[str]]:
             "check --source, --games and --runs"
         )
     return dict(sorted(found.items()))
+
+
+def _listed(source: str, game: str, run: int) -> list[str]:
+    filesystem, root = _filesystem(source)
+    try:
+        return list(filesystem.ls(_logs(root, game, run), detail=False, refresh=True))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # each protocol's client has its own, not all of them OSError
+        raise DataError(
+            f"{source} cannot be read ({_one_line(error)}): check the connection and --source, then run it again; what "
+            "was finished is kept"
+        ) from error
 
 
 class Stream:
