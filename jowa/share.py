@@ -122,9 +122,11 @@ def _evaluated(folder: Path) -> list[CardScore]:
             continue
         for row in document["games"]:
             # Files of older versions say the width alone by game.
+            contexts = settings.get("context")
+            context = contexts[row["game"]] if isinstance(contexts, dict) else 1
             own = {name: settings[name][row["game"]] for name in ("width", "horizon", "td_lambda") if name in settings}
-            planner = settings["planner"] | own
-            scores.append(_score(row, _player(planner), settings["protocol"]))
+            player = _player(settings["planner"] | own) + _memory(context)
+            scores.append(_score(row, player, settings["protocol"]))
     return scores
 
 
@@ -159,6 +161,11 @@ def _player(planner: dict[str, Any]) -> str:
     share = planner.get("td_lambda")
     weighed = "" if share in (None, 1) else f", lambda {share:g}"
     return f"beam search, width {planner['width']}, horizon {planner['horizon']}{weighed}"
+
+
+def _memory(context: int) -> str:
+    """What of the past it saw, in words; ``context`` counts the present frame, too."""
+    return "" if context < 2 else ", a step of memory" if context == 2 else f", {context - 1} steps of memory"
 
 
 @command

@@ -56,10 +56,14 @@ def test_what_evaluate_left_comes_first(run: Path, tmp_path: Path) -> None:
     planner = {"name": "beam", "width": 2, "horizon": 1, "simulations": None}
     row = {"game": "Pong", "scores": [5.0], "mean": 5.0, "low": 5.0, "high": 5.0}
     document = {"settings": {"planner": planner, "protocol": protocol, "width": {"Pong": 4}}, "games": [row]}
+    document["settings"]["context"] = {"Pong": 2}
     (run / "agent" / "evaluation-beam-published.json").write_text(json.dumps(document))
     share(ShareConfig(run / "agent", out=tmp_path / "out", data="what I had", compute="one day", license="cc0-1.0"))
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "| Pong | beam search, width 4, horizon 1 | published, at most 108,000 steps | 5.0 |  | 1 |" in card
+    assert (
+        "| Pong | beam search, width 4, horizon 1, a step of memory | published, at most 108,000 steps | 5.0 |  | 1 |"
+        in card
+    )
     assert "what I had" in card and "one day" in card and 'license: "cc0-1.0"' in card and "| sticky" not in card
 
 
