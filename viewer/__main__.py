@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from jowa.errors import command
 from jowa.options import parse_options
-from jowa.viewer.start import Options, run
+from jowa.viewer.start import Options, leave, run
 
 
 @command
 def main() -> None:
     """Entry point."""
-    raise SystemExit(run(parse_options(Options, "python -m jowa.viewer")))
+    leave(run(parse_options(Options, "python -m jowa.viewer")))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from jowa.errors import UsageError
 from jowa.games import get_game
@@ -110,6 +110,21 @@ def check_display(windowless: bool) -> None:
         raise UsageError(f"Qt cannot open a window: {LIBRARIES}, or render a film with {HEADLESS}")
 
 
+_KEPT: list[Any] = []
+"""Qt's application: it must not go before the widgets that Python has yet to collect."""
+
+
+def leave(code: int) -> NoReturn:
+    """End this process without Python taking itself apart.
+
+    Widgets, scenes and the application would be destroyed in any order then, and a thread may be in the midst of a
+    search: either crashes now and then, after all was done.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def run(options: Options) -> int:
     """Open the window, or render without one; the exit code."""
     options.check()
@@ -120,6 +135,7 @@ def run(options: Options) -> int:
 
     application = QApplication.instance() or QApplication(sys.argv[:1])
     assert isinstance(application, QApplication)
+    _KEPT.append(application)
     if not options.windowless or options.settings is not None:
         return _run_with(options, application, open_settings(options.settings))
     with tempfile.TemporaryDirectory(prefix="jowa-viewer-") as folder:
@@ -141,11 +157,8 @@ def _run_with(options: Options, application: Any, settings: Any) -> int:
     if options.windowless:
         return _render(options, window)
     window.show()
-    code = application.exec()
-    if not window.ended:  # a thread in the midst of a search would crash while Python takes itself apart
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    code = int(application.exec())
+    settings.sync()
     return code
 
 

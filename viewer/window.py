@@ -53,9 +53,6 @@ PATIENCE = 1.0
 class Window(QMainWindow):
     """The viewer's window; :meth:`close` ends its session."""
 
-    ended = True
-    """Whether the session's thread had ended when the window closed."""
-
     def __init__(self, session: Session, settings: QSettings) -> None:
         super().__init__()
         self.setAcceptDrops(True)
@@ -394,5 +391,5 @@ class Window(QMainWindow):
         application = QApplication.instance()
         if application is not None:
             application.removeEventFilter(self)
-        self.ended = self.session.close()
+        self.session.close()
         super().closeEvent(event)

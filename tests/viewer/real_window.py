@@ -78,7 +78,7 @@ def main() -> None:
 
     start.open_window = watched
     options = start.Options(agent=sys.argv[1], game="Pong", planner="beam", settings=Path(sys.argv[2]))
-    sys.exit(start.run(options))
+    start.leave(start.run(options))
 
 
 if __name__ == "__main__":
