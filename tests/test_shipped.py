@@ -23,7 +23,7 @@ def test_it_is_small_and_its_card_says_how_it_plays(agent: Agent) -> None:
     card = (SHIPPED / "README.md").read_text()
     scored = card.partition("## Scores")[2].partition("\n## ")[0]
     for game in agent.tasks:
-        assert f"| {game} | random |" in scored and f"| {game} | data |" in scored and f"| {game} | agent |" in scored
+        assert f"| {game} | random |" in scored and f"| {game} | data |" in scored and f"| {game} | agent, " in scored
 
 
 def test_it_decides_in_each_of_its_games(agent: Agent) -> None:
