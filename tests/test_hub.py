@@ -220,9 +220,9 @@ def test_what_is_nowhere_says_what_to_do(here: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(CheckpointError, match=r"/no/such is not an agent: there is no such folder.*jowa\.train"):
         find_agent("/no/such")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(UsageError, match=r"no folder owner/name; .*pip install 'jowa\[hub\]'"):
+    with pytest.raises(UsageError, match=r"no folder owner/name; .*pip install huggingface_hub"):
         find_agent("owner/name")
-    with pytest.raises(UsageError, match=r"to put an agent on .*pip install 'jowa\[hub\]'"):
+    with pytest.raises(UsageError, match=r"to put an agent on .*pip install huggingface_hub"):
         jowa.hub.upload(here, "owner/name", True, None, None, "", None)
 
 

@@ -246,5 +246,5 @@ def test_other_data_are_not_mixed_in(tmp_path, store, make_episode, make_store_o
 @pytest.mark.parametrize("missing", ["minari", "h5py"])
 def test_without_minari(tmp_path, store, monkeypatch, missing) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(UsageError, match=rf"{missing} is not installed.*: pip install 'jowa\[minari\]'"):
+    with pytest.raises(UsageError, match=rf"{missing} is not installed.*: pip install 'minari\[hdf5\]'"):
         export(store, tmp_path / "pong-v0", "Pong", progress=False)

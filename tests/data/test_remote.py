@@ -150,7 +150,7 @@ def test_remote_mistakes_are_plain(make_store, upload, tmp_path, monkeypatch) ->
     with pytest.raises(DataError, match="no data set at memory://nowhere"):
         EpisodeStore.open("memory://nowhere", cache=tmp_path)
     with pytest.raises(
-        UsageError, match=r"nosuch://x cannot be opened .*: pip install 'jowa\[remote\]', or check the address"
+        UsageError, match=r"nosuch://x cannot be opened .*: pip install gcsfs .* or s3fs .*, or check the address"
     ):
         EpisodeStore.open("nosuch://x", cache=tmp_path)
     store = make_store(Pong=[20])
