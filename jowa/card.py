@@ -106,7 +106,7 @@ def _results(scores: Sequence[CardScore]) -> list[dict[str, object]]:
                 {
                     "type": "mean_reward",
                     "name": f"mean score, {score.player}, {score.protocol}",
-                    "value": f"{score.mean:.1f} {_interval(score)}".rstrip(),
+                    "value": f"{score.mean:,.1f} {_interval(score)}".rstrip(),
                 }
             ],
         }

@@ -163,7 +163,7 @@ def carry_over(table: Tensor, before: Tensor, codes: Tensor) -> Tensor:
     like one that the model knows then looks alike to it.  Rows of codes that stayed are kept.
     """
     moved = (codes != before).any(1)
-    if not moved.any() or moved.all():
+    if not moved.any():
         return table.clone()
     centre, mean = before.mean(0), table.mean(0)
     left, singular, right = torch.linalg.svd((before - centre).float(), full_matrices=False)

@@ -57,6 +57,8 @@ def take_weights(config: TrainConfig, tokenizer: Tokenizer, model: WorldActionMo
 def _start_new_tasks(config: TrainConfig, trained: set[int], model: WorldActionModel) -> None:
     """Begin task embeddings that no game has trained at the mean of those that were: the rest knows no others."""
     known = sorted(trained)
+    if not known:  # an agent that does not say what it was trained on
+        return
     for task in set(task_ids(config).values()) - trained:
         for table in (model.frame_task_embedding.weight, model.action_task_embedding.weight):
             table[task] = table[known].mean(0)

@@ -262,3 +262,5 @@ def test_a_code_that_moves_takes_what_the_model_knows_of_its_patch() -> None:
     assert torch.equal(carried[:150], table[:150])
     assert (carried[150:] - wanted[150:]).std() < 0.15 * (table[150:] - wanted[150:]).std()
     assert torch.equal(carry_over(table, codes, codes), table)
+    elsewhere = torch.randn(200, 12, generator=generator)
+    assert (carry_over(table, codes, elsewhere) - elsewhere @ weights - 3.0).std() < 0.2 * table.std(), "all have moved"

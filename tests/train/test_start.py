@@ -85,6 +85,14 @@ def test_a_task_that_is_new_to_the_agent_starts_between_those_it_knows(fine: Any
         assert torch.equal(now[new], then[known].mean(0)) and torch.equal(now[known], then[known])
 
 
+def test_an_agent_that_names_no_game_gives_no_start_to_new_tasks(fine: Any, alone: Any, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(fine().start_from, tmp_path / "nameless"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"tasks": {}}))
+    model, before = Trainer(fine({"start_from": folder}), alone).model, Agent.load(folder, "cpu").model
+    assert torch.equal(model.frame_task_embedding.weight, before.frame_task_embedding.weight)
+
+
 def test_a_frozen_tokenizer_stays(fine: Any, run_trainer: Any) -> None:
     config = fine({"stage2.train_tokenizer": False})
     assert same(run_trainer(config).tokenizer, Agent.load(config.start_from, "cpu").tokenizer)
