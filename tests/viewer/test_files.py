@@ -55,7 +55,8 @@ def test_settings_come_back(open_window: Open, settled: Settled, tmp_path: Path)
     assert abs(again.columns.sizes()[0] / sum(again.columns.sizes()) - share) < 0.01
 
 
-def test_damaged_settings_are_left_out(tmp_path: Path) -> None:
+def test_damaged_settings_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where there is no runs/demo, which comes last
     (tmp_path / "viewer.ini").write_text(
         "[session]\nspeed=quick\ncontext=-3\nagent=/nowhere\nseed=x\nsticky=7\n[planner]\nname=deep\nwidth=many\n"
     )
